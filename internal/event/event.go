@@ -10,6 +10,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"github.com/tfguard/tfguard/internal/lock"
 )
 
 // Event is one thing that happened in a run.
@@ -59,10 +61,9 @@ type StageFinished struct {
 	Note    string  `json:"note,omitempty"`
 }
 
-// Lock is a verdict on a state's lock, with the same fields as `locks --json`.
-// It is raw so that this package need not know how locks are judged.
+// Lock is a verdict on a state's lock, with the fields of `locks --json`.
 type Lock struct {
-	json.RawMessage
+	lock.Report
 }
 
 // Plan is what terraform planned. A replacement counts in Add, Destroy and
@@ -187,7 +188,6 @@ func Decode(line []byte) (Header, Event, error) {
 	if err := json.Unmarshal(line, &h); err != nil {
 		return h, nil, fmt.Errorf("decode event: %w", err)
 	}
-	var err error
 	switch h.Type {
 	case "run_started":
 		return decode[RunStarted](h, line)
@@ -196,7 +196,7 @@ func Decode(line []byte) (Header, Event, error) {
 	case "stage_finished":
 		return decode[StageFinished](h, line)
 	case "lock":
-		return h, Lock{append(json.RawMessage(nil), line...)}, err
+		return decode[Lock](h, line)
 	case "plan":
 		return decode[Plan](h, line)
 	case "resource":

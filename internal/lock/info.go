@@ -44,8 +44,12 @@ const MaxRecord = 64 << 10
 // maxField bounds every field of a record that can be judged, in bytes.
 const maxField = 1024
 
-// Errors of removing a lock. A store wraps one of them where it applies.
+// Errors of taking and removing a lock. A store wraps one of them where it applies.
 var (
+	// ErrHeld: the lock could not be taken since there is one.
+	ErrHeld = errors.New("the state is locked")
+	// ErrNotReleased: terraform did its work and could not remove its lock.
+	ErrNotReleased = errors.New("the state lock was not released")
 	// ErrChanged: the lock is no longer the one that was observed; nothing was removed.
 	ErrChanged = errors.New("the lock has changed")
 	// ErrGone: there is no lock any more; nothing was removed.

@@ -1,7 +1,6 @@
 package lock
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -131,28 +130,6 @@ func (e Entry) Name() string {
 	return e.Observation.Fingerprint()
 }
 
-// Count is the number of distinct locks: one ID in both stores is one lock.
-func (v Verdict) Count() int { return len(v.names(func(Entry) bool { return true })) }
-
-// StaleIDs are the IDs that a person may approve, sorted.
-func (v Verdict) StaleIDs() []string {
-	return v.names(func(e Entry) bool { return e.Status == Stale && e.Info.ID != "" })
-}
-
-// Blocks reports whether an active or unclear lock is among them.
-func (v Verdict) Blocks() bool { return v.Status == Active || v.Status == Unclear }
-
-func (v Verdict) names(keep func(Entry) bool) []string {
-	var names []string
-	for _, e := range v.Locks {
-		if keep(e) && !slices.Contains(names, e.Name()) {
-			names = append(names, e.Name())
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
 // Same reports whether both verdicts are on the same lock records, byte for
 // byte, whatever they conclude.
 func (v Verdict) Same(o Verdict) bool {
@@ -167,15 +144,24 @@ func (v Verdict) Same(o Verdict) bool {
 	return slices.Equal(prints(v), prints(o))
 }
 
-// jsonEntry has the names and the order of `locks --json`.
-type jsonEntry struct {
+// Report is a verdict as `locks --json` prints it: what printers and outputs
+// are made from. Its strings are data of whoever wrote the lock.
+type Report struct {
+	Version int           `json:"version"` // of this format: 1
+	State   string        `json:"state"`   // BUCKET/KEY
+	Status  Status        `json:"status"`
+	Locks   []ReportEntry `json:"locks"`
+}
+
+// ReportEntry is one lock of a [Report].
+type ReportEntry struct {
 	Store            Store      `json:"store"`
-	ID               string     `json:"id"`
+	ID               string     `json:"id"` // empty where the record has no usable ID
 	Path             string     `json:"path"`
 	Operation        string     `json:"operation"`
 	Who              string     `json:"who"`
 	TerraformVersion string     `json:"terraform_version"`
-	Created          string     `json:"created"`
+	Created          string     `json:"created"` // RFC 3339, or empty
 	AgeSeconds       int64      `json:"age_seconds"`
 	Status           Status     `json:"status"`
 	Confidence       Confidence `json:"confidence"`
@@ -184,33 +170,51 @@ type jsonEntry struct {
 	Fingerprint      string     `json:"fingerprint"`
 }
 
-// MarshalJSON gives an entry of `locks --json`.
-func (e Entry) MarshalJSON() ([]byte, error) {
-	j := jsonEntry{
-		Store: e.Observation.Store, ID: e.Info.ID, Path: e.Info.Path, Operation: e.Info.Operation,
-		Who: e.Info.Who, TerraformVersion: e.Info.Version, AgeSeconds: int64(e.Age / time.Second),
-		Status: e.Status, Confidence: e.Confidence, Reasons: e.Reasons, Run: e.Run,
-		Fingerprint: e.Observation.Fingerprint(),
+// Report gives the verdict's printable form.
+func (v Verdict) Report() Report {
+	r := Report{Version: 1, State: v.State, Status: v.Status, Locks: []ReportEntry{}}
+	for _, e := range v.Locks {
+		j := ReportEntry{
+			Store: e.Observation.Store, ID: e.Info.ID, Path: e.Info.Path, Operation: e.Info.Operation,
+			Who: e.Info.Who, TerraformVersion: e.Info.Version, AgeSeconds: int64(e.Age / time.Second),
+			Status: e.Status, Confidence: e.Confidence, Reasons: append([]string{}, e.Reasons...), Run: e.Run,
+			Fingerprint: e.Observation.Fingerprint(),
+		}
+		if !e.Info.Created.IsZero() {
+			j.Created = e.Info.Created.Format(time.RFC3339Nano)
+		}
+		r.Locks = append(r.Locks, j)
 	}
-	if !e.Info.Created.IsZero() {
-		j.Created = e.Info.Created.Format(time.RFC3339Nano)
-	}
-	if j.Reasons == nil {
-		j.Reasons = []string{}
-	}
-	return json.Marshal(j)
+	return r
 }
 
-// MarshalJSON gives the document of `locks --json`.
-func (v Verdict) MarshalJSON() ([]byte, error) {
-	locks := v.Locks
-	if locks == nil {
-		locks = []Entry{}
+// Name is what a person calls the lock by: its ID, or its fingerprint where it
+// has no usable ID.
+func (e ReportEntry) Name() string {
+	if e.ID != "" {
+		return e.ID
 	}
-	return json.Marshal(struct {
-		Version int     `json:"version"`
-		State   string  `json:"state"`
-		Status  Status  `json:"status"`
-		Locks   []Entry `json:"locks"`
-	}{1, v.State, v.Status, locks})
+	return e.Fingerprint
 }
+
+// Count is the number of distinct locks: one ID in both stores is one lock.
+func (r Report) Count() int { return len(r.names(func(ReportEntry) bool { return true })) }
+
+// StaleIDs are the IDs that a person may approve, sorted.
+func (r Report) StaleIDs() []string {
+	return r.names(func(e ReportEntry) bool { return e.Status == Stale && e.ID != "" })
+}
+
+func (r Report) names(keep func(ReportEntry) bool) []string {
+	names := []string{}
+	for _, e := range r.Locks {
+		if keep(e) && !slices.Contains(names, e.Name()) {
+			names = append(names, e.Name())
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Blocks reports whether an active or unclear lock is among them.
+func (s Status) Blocks() bool { return s == Active || s == Unclear }

@@ -44,6 +44,14 @@ const HeadBytes = 16 << 10
 // maxField bounds lineage and terraform_version: a UUID and a version number.
 const maxField = 256
 
+// ErrChanged is wrapped where a state is not the one that was expected: somebody
+// wrote it since.
+var ErrChanged = errors.New("the state has changed")
+
+// ErrNotSaved is wrapped where terraform could not write the state and left it
+// in errored.tfstate.
+var ErrNotSaved = errors.New("the state was not saved")
+
 // ErrNotState is wrapped by every error of Parse: what was read is no state.
 var ErrNotState = errors.New("not a terraform state")
 

@@ -1,0 +1,34 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tfguard/tfguard/internal/event"
+	"github.com/tfguard/tfguard/internal/lock"
+)
+
+func (p *Pipeline) apply(ctx context.Context, s Saved) (struct{}, string, error) {
+	if err := p.Applier.Apply(ctx, s.file); err != nil {
+		return struct{}{}, "", p.explainLock(ctx, err)
+	}
+	done := fmt.Sprintf("%d added, %d changed, %d destroyed", s.plan.Add, s.plan.Change, s.plan.Destroy)
+	return struct{}{}, done, nil
+}
+
+// explainLock turns terraform's "Error acquiring the state lock" into a
+// verdict on the lock that it met. The lock may be gone again by now.
+func (p *Pipeline) explainLock(ctx context.Context, err error) error {
+	if !errors.Is(err, lock.ErrHeld) {
+		return err
+	}
+	clean, stop := context.WithTimeout(context.WithoutCancel(ctx), p.CleanUp)
+	defer stop()
+	v, readErr := p.Locks.Observe(clean)
+	if readErr != nil || v.Status == lock.None {
+		return err
+	}
+	p.Sink.Emit(event.Lock{Report: v.Report()})
+	return &BlockedError{v}
+}
