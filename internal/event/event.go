@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+	"unicode"
 
 	"github.com/tfguard/tfguard/internal/lock"
 )
@@ -174,11 +175,27 @@ func Encode(run string, at time.Time, e Event) ([]byte, error) {
 	return append(SafeJSON(line), '\n'), nil
 }
 
-// SafeJSON rewrites JSON so that no "##[" is in it, which a GitHub runner takes
-// for a command anywhere in a line. The value stays the same, since '#' occurs
-// in JSON inside strings alone.
+// SafeJSON rewrites JSON so that a terminal and a CI runner take it for text:
+// no "##[" is in it, which a GitHub runner takes for a command anywhere in a
+// line, and what moves a cursor or turns the reading direction is escaped. The
+// value stays the same, since JSON has such characters inside strings alone.
 func SafeJSON(doc []byte) []byte {
-	return bytes.ReplaceAll(doc, []byte("##["), []byte(`#\u0023[`))
+	doc = bytes.ReplaceAll(doc, []byte("##["), []byte(`#\u0023[`))
+	special := func(r rune) bool {
+		return r >= 0x7f && r <= 0x9f || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
+	}
+	if bytes.IndexFunc(doc, special) < 0 {
+		return doc
+	}
+	var out bytes.Buffer
+	for _, r := range string(doc) {
+		if special(r) {
+			fmt.Fprintf(&out, `\u%04x`, r)
+		} else {
+			out.WriteRune(r)
+		}
+	}
+	return out.Bytes()
 }
 
 // Decode reads a line that Encode wrote. An unknown type gives a nil Event

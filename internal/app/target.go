@@ -1,0 +1,237 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tfguard/tfguard/internal/awsclient"
+	"github.com/tfguard/tfguard/internal/backend"
+	"github.com/tfguard/tfguard/internal/backend/discover"
+	"github.com/tfguard/tfguard/internal/backend/setup"
+	"github.com/tfguard/tfguard/internal/lock"
+	"github.com/tfguard/tfguard/internal/lock/audit"
+	"github.com/tfguard/tfguard/internal/lock/dynamolock"
+	"github.com/tfguard/tfguard/internal/lock/s3lock"
+	"github.com/tfguard/tfguard/internal/pipeline"
+	"github.com/tfguard/tfguard/internal/snapshot"
+)
+
+// lockStore is what every store of locks can do.
+type lockStore interface {
+	Name() lock.Store
+	Read(ctx context.Context) (*lock.Observation, error)
+	Take(ctx context.Context, raw []byte) error
+	Remove(ctx context.Context, o lock.Observation) error
+}
+
+// Every adapter fits the interface it is wired to.
+var (
+	_ lockStore         = (*dynamolock.Store)(nil)
+	_ lockStore         = (*s3lock.Store)(nil)
+	_ pipeline.States   = (*snapshot.Store)(nil)
+	_ pipeline.Locks    = (*target)(nil)
+	_ pipeline.Preparer = (*preparer)(nil)
+	_ pipeline.Checker  = (*checker)(nil)
+	_ pipeline.Planner  = (*planner)(nil)
+	_ pipeline.Person   = (*person)(nil)
+)
+
+// target is one state: its backend, and everything in AWS that is read and
+// written for it.
+type target struct {
+	found   discover.Found
+	addr    backend.Address
+	dataDir string
+	policy  lock.Policy
+
+	clients *awsclient.Clients
+	table   *dynamolock.Store // nil without a lock table
+	object  *s3lock.Store     // nil without use_lockfile
+	audit   *audit.Log
+}
+
+// dataDir is where terraform keeps what init found: .terraform, or TF_DATA_DIR.
+func (set *settings) dataDir() string {
+	d := os.Getenv("TF_DATA_DIR")
+	if d == "" {
+		d = ".terraform"
+	}
+	if !filepath.IsAbs(d) {
+		d = filepath.Join(set.dir, d)
+	}
+	return d
+}
+
+// target finds the state that the command is about. A configuration without a
+// backend block gets the one of .tfguard.hcl, in a generated override file.
+func (set *settings) target(ctx context.Context) (*target, error) {
+	if set.sandbox {
+		if err := set.enterSandbox(ctx); err != nil {
+			return nil, err
+		}
+	}
+	found, err := discover.Discover(discover.Source{
+		Dir: set.dir, BackendConfig: set.backendConfig(), Fallback: set.file.Backend.Attrs, Env: os.Getenv,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := set.writeOverride(found); err != nil {
+		return nil, err
+	}
+	workspace, err := discover.Workspace(set.dataDir(), set.cli.String("workspace"), os.Getenv)
+	if err != nil {
+		return nil, &usageError{msg: err.Error()}
+	}
+	t := &target{found: found, dataDir: set.dataDir(), policy: set.policy()}
+	if t.addr, err = found.Settings.Address(workspace); err != nil {
+		return nil, err
+	}
+	t.clients, err = awsclient.New(ctx, set.clientSettings(found.Settings), awsclient.Options{UserAgent: "tfguard/" + Version})
+	if err != nil {
+		return nil, err
+	}
+	if t.addr.Table != "" {
+		t.table = dynamolock.New(t.clients.DynamoDB, t.addr)
+	}
+	if t.addr.Lockfile {
+		t.object = s3lock.New(t.clients.S3, t.addr, found.Settings)
+	}
+	t.audit = audit.New(t.clients.S3, t.addr, found.Settings)
+	return t, nil
+}
+
+// backendConfig are the --backend-config values; a file's path counts from
+// where tfguard was started, and is handed on absolute.
+func (set *settings) backendConfig() []string {
+	return discover.Absolute(values(set.cli, "backend-config"), set.started)
+}
+
+// writeOverride gives terraform the backend of .tfguard.hcl where the
+// configuration has none, and takes it away again where that has changed.
+func (set *settings) writeOverride(found discover.Found) error {
+	if !found.Declared {
+		_, err := discover.WriteOverride(set.dir, set.file.Backend.Attrs)
+		return err
+	}
+	if found.Generated != "" {
+		_, err := discover.RemoveOverride(set.dir)
+		return err
+	}
+	return nil
+}
+
+// stores are the stores that this state is locked in, in terraform's order.
+func (t *target) stores() []lockStore {
+	var s []lockStore
+	if t.object != nil {
+		s = append(s, t.object)
+	}
+	if t.table != nil {
+		s = append(s, t.table)
+	}
+	return s
+}
+
+// Observe reads every store at the same time and judges what is there.
+func (t *target) Observe(ctx context.Context) (lock.Verdict, error) {
+	stores := t.stores()
+	seen := make([]*lock.Observation, len(stores))
+	g, ctx := errgroup.WithContext(ctx)
+	for i, s := range stores {
+		g.Go(func() (err error) {
+			seen[i], err = s.Read(ctx)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return lock.Verdict{}, err
+	}
+	var there []lock.Observation
+	for _, o := range seen {
+		if o != nil {
+			there = append(there, *o)
+		}
+	}
+	return lock.Classify(t.addr.String(), there, t.policy, time.Now()), nil
+}
+
+// Remove removes exactly this lock and leaves a record of it in the bucket.
+func (t *target) Remove(ctx context.Context, e lock.Entry, approvedBy string) error {
+	for _, s := range t.stores() {
+		if s.Name() != e.Observation.Store {
+			continue
+		}
+		// Once begun it is carried through: a removal whose record is missing
+		// would be worse than a cancel that comes a moment late.
+		clean, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
+		defer stop()
+		if err := s.Remove(clean, e.Observation); err != nil {
+			return fmt.Errorf("remove lock %s: %w", e.Name(), err)
+		}
+		if err := t.audit.Removed(clean, e, approvedBy, time.Now()); err != nil {
+			return fmt.Errorf("lock %s is removed, its record could not be written: %w", e.Name(), err)
+		}
+		return nil
+	}
+	return fmt.Errorf("remove lock %s: this state has no lock store %q", e.Name(), e.Observation.Store)
+}
+
+// snapshots gives the store of this state's copies.
+func (t *target) snapshots(set *settings, o snapshot.Options) *snapshot.Store {
+	o.Settings = t.found.Settings
+	f := set.file.Snapshots
+	if f.Bucket != nil {
+		o.Bucket = *f.Bucket
+	}
+	if f.Keep != nil {
+		o.Keep = *f.Keep
+	}
+	if f.KeepDays != nil {
+		o.KeepDays = *f.KeepDays
+	}
+	return snapshot.New(t.clients.S3, t.addr, o)
+}
+
+func (t *target) backend() *setup.Backend {
+	return setup.New(t.clients.S3, t.clients.DynamoDB, t.addr, t.found.Settings)
+}
+
+// cleanUp bounds what is done on a context of its own after a cancel.
+const cleanUp = 30 * time.Second
+
+// leftBehind says what a cancelled run left in the backend; empty is clean.
+func (t *target) leftBehind(ctx context.Context, since time.Time) []string {
+	clean, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
+	defer stop()
+	v, err := t.Observe(clean)
+	if err != nil {
+		return []string{fmt.Sprintf("the lock on %s could not be read: %v", t.addr, err)}
+	}
+	var left []string
+	for _, e := range v.Locks {
+		if !e.Info.Created.Before(since) {
+			left = append(left, fmt.Sprintf("lock %s in %s is still there", e.Name(), e.Observation.Store))
+		}
+	}
+	return left
+}
+
+// confirm compares what was read from the configuration with what terraform
+// resolved at init: the run must be about the state that terraform will write.
+func (t *target) confirm() error {
+	resolved, err := discover.Resolved(t.dataDir)
+	if err != nil {
+		return err
+	}
+	if diff := discover.Compare(t.found.Settings, resolved); len(diff) > 0 {
+		return &codeError{code: ExitFailed, msg: fmt.Sprintf("terraform resolved another backend than the configuration names: %v", diff),
+			hint: "terraform init -reconfigure, with the same --backend-config"}
+	}
+	return nil
+}

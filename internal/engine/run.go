@@ -1,0 +1,109 @@
+// Package engine keeps what a run leaves on this machine: its folder, with the
+// log of terraform and the plan while it is needed.
+package engine
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// Folder is tfguard's own folder beside the configuration; git ignores it.
+const Folder = ".tfguard"
+
+// keepRuns is how many run folders are kept; older ones go at the next run.
+const keepRuns = 50
+
+// Run is the folder of one run, private to the user.
+type Run struct {
+	ID  string // UTC time of the start and four random hex digits
+	Dir string // absolute
+	log *os.File
+}
+
+// NewID names a run that starts now.
+func NewID(now time.Time) string {
+	var random [2]byte
+	rand.Read(random[:]) // never fails (crypto/rand)
+	return now.UTC().Format("20060102T150405Z-") + hex.EncodeToString(random[:])
+}
+
+// NewRun makes the folder of the run id below dir, the configuration's directory.
+func NewRun(dir, id string) (*Run, error) {
+	if err := MakeFolder(dir); err != nil {
+		return nil, err
+	}
+	runs := filepath.Join(dir, Folder, "runs")
+	r := &Run{ID: id, Dir: filepath.Join(runs, id)}
+	if err := os.MkdirAll(r.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the run's folder: %w", err)
+	}
+	log, err := os.OpenFile(filepath.Join(r.Dir, "terraform.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("make the run's log: %w", err)
+	}
+	r.log = log
+	prune(runs)
+	return r, nil
+}
+
+// MakeFolder makes tfguard's folder below dir, and tells git to ignore it.
+func MakeFolder(dir string) error {
+	folder := filepath.Join(dir, Folder)
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return fmt.Errorf("make %s: %w", folder, err)
+	}
+	ignore := filepath.Join(folder, ".gitignore")
+	f, err := os.OpenFile(ignore, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("make %s: %w", ignore, err)
+	}
+	_, err = f.WriteString("*\n")
+	return errors.Join(err, f.Close())
+}
+
+// Write appends to the log of everything terraform printed.
+func (r *Run) Write(p []byte) (int, error) { return r.log.Write(p) }
+
+// PlanFile is where the run's plan is while the run goes on.
+func (r *Run) PlanFile() string { return filepath.Join(r.Dir, "plan.tfplan") }
+
+// LogFile is the log of everything terraform printed.
+func (r *Run) LogFile() string { return r.log.Name() }
+
+// Close removes the plan, which holds secrets, and closes the log.
+func (r *Run) Close() error {
+	err := os.Remove(r.PlanFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, r.log.Close())
+}
+
+// prune removes the oldest run folders. Names sort by time; what is no run's
+// name stays.
+func prune(runs string) {
+	entries, err := os.ReadDir(runs)
+	if err != nil {
+		return
+	}
+	var names []string
+	for _, e := range entries {
+		if _, err := time.Parse("20060102T150405Z", e.Name()[:min(16, len(e.Name()))]); err == nil && e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	slices.Sort(names)
+	for _, n := range names[:max(0, len(names)-keepRuns)] {
+		_ = os.RemoveAll(filepath.Join(runs, n)) // tried again by the next run
+	}
+}
