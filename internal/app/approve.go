@@ -13,7 +13,6 @@ import (
 	"github.com/tfguard/tfguard/internal/lock"
 	"github.com/tfguard/tfguard/internal/pipeline"
 	"github.com/tfguard/tfguard/internal/quote"
-	"github.com/tfguard/tfguard/internal/ui"
 )
 
 // person decides for whoever called: by flags, or asked on a terminal.

@@ -45,7 +45,7 @@ func setUpBackend(ctx context.Context, t *target, sink event.Sink) error {
 		if step.Detail != "" {
 			text += " (" + step.Detail + ")"
 		}
-		sink.Emit(event.Output{Source: "backend", Text: quote.Line(text, 500), Detail: step.Action == "ok"})
+		sink.Emit(event.Output{Source: "backend", Text: quote.Line(text, 500), Detail: step.Action == setup.OK || step.Action == setup.Skipped})
 	})
 }
 

@@ -42,7 +42,7 @@ func (r *run) restore(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	tf, err := r.terraform(ctx, t, "restore")
+	tf, err := r.terraform(ctx, "restore")
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/hashicorp/go-version"
 	"github.com/urfave/cli/v2"
 
 	"github.com/tfguard/tfguard/internal/backend"
@@ -71,7 +72,8 @@ func sandboxCommand(s Streams) *cli.Command {
 		if err != nil {
 			return &codeError{code: ExitFailed, msg: err.Error(), hint: "tfguard sandbox up"}
 		}
-		env := d.Env(e)
+		env := d.Env(e, false)
+		env["TF_CLI_ARGS_init"] = "-backend-config=" + daemon.PathStyle(false) + "=true"
 		for _, k := range slices.Sorted(maps.Keys(env)) {
 			if env[k] == "" {
 				fmt.Fprintf(s.Out, "unset %s\n", k)
@@ -112,7 +114,13 @@ func (set *settings) enterSandbox(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for k, v := range d.Env(e) {
+	set.daemon, set.endpoint = d, e
+	return set.setSandboxEnv(false)
+}
+
+// setSandboxEnv sets the environment of this process and those it starts.
+func (set *settings) setSandboxEnv(legacy bool) (err error) {
+	for k, v := range set.daemon.Env(set.endpoint, legacy) {
 		if v == "" {
 			err = os.Unsetenv(k)
 		} else {
@@ -138,24 +146,37 @@ func (set *settings) clientSettings(s backend.Settings) backend.Settings {
 }
 
 // terraformBackendConfig are the -backend-config values for terraform's init.
-// With the sandbox they end in a file that unsets what would lead elsewhere.
-func (set *settings) terraformBackendConfig(found backend.Settings) ([]string, error) {
+// With the sandbox they end in a file, which fitSandbox writes before init.
+func (set *settings) terraformBackendConfig() []string {
 	config := set.backendConfig()
-	if !set.sandbox {
-		return config, nil
+	if set.sandbox {
+		config = append(config, set.sandboxFile())
+	}
+	return config
+}
+
+func (set *settings) sandboxFile() string { return filepath.Join(set.daemon.Dir, "backend.tfbackend") }
+
+// fitSandbox writes backend settings and environment for this version of
+// terraform: what would lead away from the sandbox is unset.
+func (set *settings) fitSandbox(found backend.Settings, terraformVersion string) error {
+	v, err := version.NewVersion(terraformVersion)
+	if err != nil {
+		return fmt.Errorf("terraform's version: %w", err)
+	}
+	legacy := v.LessThan(version.Must(version.NewVersion("1.6.0-alpha")))
+	if err := set.setSandboxEnv(legacy); err != nil {
+		return err
 	}
 	var b strings.Builder
+	fmt.Fprintf(&b, "%s = true\n", daemon.PathStyle(legacy))
 	for _, name := range daemon.Overrides() {
-		if _, ok := found.Attrs[name]; ok {
+		if _, ok := found.Attrs[name]; ok && name != daemon.PathStyle(legacy) {
 			fmt.Fprintf(&b, "%s = null\n", name)
 		}
 	}
-	if b.Len() == 0 {
-		return config, nil
+	if err := os.WriteFile(set.sandboxFile(), []byte(b.String()), 0o600); err != nil {
+		return fmt.Errorf("write the sandbox's backend settings: %w", err)
 	}
-	file := filepath.Join(set.dir, engine.Folder, "sandbox", "backend.tfbackend")
-	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
-		return nil, fmt.Errorf("write the sandbox's backend settings: %w", err)
-	}
-	return append(config, file), nil
+	return nil
 }

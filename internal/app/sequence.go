@@ -160,7 +160,7 @@ func (r *run) pipeline(ctx context.Context, saved, what string) (*pipeline.Pipel
 	if r.folder, err = engine.NewRun(set.dir, r.id); err != nil {
 		return nil, nil, err
 	}
-	tf, err := r.terraform(ctx, t, what)
+	tf, err := r.terraform(ctx, what)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -172,7 +172,7 @@ func (r *run) pipeline(ctx context.Context, saved, what string) (*pipeline.Pipel
 	plans := &planner{tf: tf, t: t, run: r, saved: saved, out: set.outFile(), destroy: what == "destroy" || set.cli.Bool("destroy"), states: states}
 	return &pipeline.Pipeline{
 		Address: t.addr,
-		Checker: &checker{Terraform: tf, t: t, create: setUp},
+		Checker: &checker{Terraform: tf, t: t, set: set, create: setUp},
 		Backend: &preparer{t: t, setUp: setUp, sink: r.sink},
 		Locks:   t,
 		Planner: plans,
@@ -189,7 +189,7 @@ func (r *run) pipeline(ctx context.Context, saved, what string) (*pipeline.Pipel
 }
 
 // terraform finds the binary and sets up how it is called.
-func (r *run) terraform(ctx context.Context, t *target, what string) (*terraform.Terraform, error) {
+func (r *run) terraform(ctx context.Context, what string) (*terraform.Terraform, error) {
 	set, c, f := r.set, r.set.cli, r.set.file.Terraform
 	bin, err := terraform.Find(ctx, terraform.Search{
 		Bin:      or(set, "terraform-bin", asString, f.Bin, ""),
@@ -203,16 +203,12 @@ func (r *run) terraform(ctx context.Context, t *target, what string) (*terraform
 	for k, v := range terraform.Env(os.Getenv) {
 		os.Setenv(k, v)
 	}
-	backendConfig, err := set.terraformBackendConfig(t.found.Settings)
-	if err != nil {
-		return nil, err
-	}
 	var varFiles []string
 	for _, v := range set.strings("var-file", f.VarFiles) {
 		varFiles = append(varFiles, fromDir(set.dir, v))
 	}
 	return terraform.New(bin, terraform.Options{
-		Dir: set.dir, DataDir: set.dataDir(), BackendConfig: backendConfig,
+		Dir: set.dir, DataDir: set.dataDir(), BackendConfig: set.terraformBackendConfig(),
 		Vars: append(fileVars(f.Vars), values(c, "var")...), VarFiles: varFiles, Targets: values(c, "target"), Replace: values(c, "replace"),
 		Parallelism: or(set, "parallelism", asInt, f.Parallelism, 0),
 		NoRefresh:   c.IsSet("refresh") && !c.Bool("refresh"),
@@ -271,6 +267,7 @@ func (set *settings) outFile() string {
 type checker struct {
 	*terraform.Terraform
 	t      *target
+	set    *settings
 	create bool // a workspace that is not there is made
 }
 
@@ -278,6 +275,15 @@ type checker struct {
 func (c *checker) Init(ctx context.Context) error {
 	if _, err := discover.Mend(c.t.dataDir); err != nil {
 		return err
+	}
+	if c.set.sandbox {
+		v, err := c.Version(ctx)
+		if err != nil {
+			return err
+		}
+		if err := c.set.fitSandbox(c.t.found.Settings, v); err != nil {
+			return err
+		}
 	}
 	if err := c.Terraform.Init(ctx); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -12,6 +13,7 @@ import (
 	"github.com/tfguard/tfguard/internal/config"
 	"github.com/tfguard/tfguard/internal/lock"
 	"github.com/tfguard/tfguard/internal/pipeline"
+	"github.com/tfguard/tfguard/internal/sandbox/daemon"
 )
 
 // settings is what a command works with: flags over environment over file.
@@ -21,6 +23,10 @@ type settings struct {
 	dir  string // of the configuration, absolute
 	// started is the directory that relative paths of flags count from.
 	started string
+
+	// daemon and endpoint are the sandbox's, once the run has entered it.
+	daemon   *daemon.Daemon
+	endpoint daemon.Endpoint
 
 	json, color, verbose, quiet, sandbox bool
 }
@@ -108,8 +114,8 @@ func (set *settings) guard() (pipeline.Guard, error) {
 		Allow:   set.strings("allow-delete", set.file.Guard.AllowDelete),
 	}
 	for _, glob := range g.Protect {
-		if err := pipeline.CheckGlob(glob); err != nil {
-			return g, usagef("--protect: %v", err)
+		if strings.TrimSpace(glob) == "" {
+			return g, usagef("--protect: an empty glob protects nothing")
 		}
 	}
 	if set.cli.IsSet("max-deletes") || set.file.Guard.MaxDeletes != nil {

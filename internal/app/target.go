@@ -199,7 +199,9 @@ func (t *target) snapshots(set *settings, o snapshot.Options) *snapshot.Store {
 }
 
 func (t *target) backend() *setup.Backend {
-	return setup.New(t.clients.S3, t.clients.DynamoDB, t.addr, t.found.Settings)
+	b := setup.New(t.clients.S3, t.clients.DynamoDB, t.addr, t.found.Settings)
+	b.Owner = t.clients.AccountID
+	return b
 }
 
 // cleanUp bounds what is done on a context of its own after a cancel.

@@ -64,7 +64,7 @@ func (s Settings) Address(workspace string) (Address, error) {
 	key := s.Key
 	if workspace != DefaultWorkspace {
 		prefix := s.WorkspaceKeyPrefix
-		if prefix == "" {
+		if _, set := s.Attrs["workspace_key_prefix"]; prefix == "" && !set { // "" itself is a prefix to terraform
 			prefix = DefaultPrefix
 		}
 		key = path.Join(prefix, workspace, s.Key)

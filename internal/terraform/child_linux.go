@@ -1,0 +1,125 @@
+package terraform
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// interruptChild sends one interrupt to the child process whose arguments
+// match, if there is exactly one. terraform-exec does not give the pid. The
+// process is held by its handle before it is looked at a second time, so that
+// no other process can have its number by then.
+func interruptChild(match func(argv []string) bool) {
+	pid, ok := findChild(match)
+	if !ok {
+		return
+	}
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return
+	}
+	defer p.Release()
+	if isChild(pid, match) {
+		_ = p.Signal(os.Interrupt)
+	}
+}
+
+func findChild(match func(argv []string) bool) (int, bool) {
+	var found []int
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, d := range dirs {
+		if pid, err := strconv.Atoi(filepath.Base(d)); err == nil && isChild(pid, match) {
+			found = append(found, pid)
+		}
+	}
+	if len(found) != 1 {
+		return 0, false
+	}
+	return found[0], true
+}
+
+func isChild(pid int, match func(argv []string) bool) bool {
+	f, ok := stat(pid)
+	return ok && f[statParent] == strconv.Itoa(os.Getpid()) && match(arguments(pid))
+}
+
+// watchChild tells how the child ended, also where terraform-exec does not wait
+// for it yet since it reads its output: the process is a zombie then. It ends
+// with the command's context.
+func watchChild(g *gate, match func(argv []string) bool) <-chan exitStatus {
+	ended := make(chan exitStatus, 1)
+	go func() {
+		select {
+		case <-g.running:
+		case <-g.over:
+			return
+		}
+		pid, ok := findChild(match)
+		if !ok {
+			return
+		}
+		tick := time.NewTicker(watchEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-g.over:
+				return
+			case <-tick.C:
+			}
+			f, ok := stat(pid)
+			if !ok {
+				return // waited for
+			}
+			if f[statState] == "Z" {
+				ended <- status(f[statExit])
+				return
+			}
+		}
+	}()
+	return ended
+}
+
+// watchEvery is how often the child is looked at, one small file each time.
+const watchEvery = 500 * time.Millisecond
+
+// The fields of /proc/PID/stat behind the name (proc_pid_stat(5), less three).
+const (
+	statState  = 0
+	statParent = 1
+	statExit   = 49
+)
+
+// stat reads /proc/PID/stat. The name in parentheses may hold anything.
+func stat(pid int) ([]string, bool) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return nil, false
+	}
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	return fields, len(fields) > statExit
+}
+
+// status decodes a wait status.
+func status(field string) exitStatus {
+	n, err := strconv.Atoi(field)
+	if err != nil {
+		return exitStatus{code: -1}
+	}
+	if w := syscall.WaitStatus(n); w.Signaled() {
+		return exitStatus{code: -1, signal: int(w.Signal())}
+	}
+	return exitStatus{code: syscall.WaitStatus(n).ExitStatus()}
+}
+
+func arguments(pid int) []string {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	if err != nil {
+		return nil
+	}
+	return strings.Split(strings.TrimRight(string(b), "\x00"), "\x00")
+}

@@ -1,0 +1,201 @@
+// Package terraform runs the terraform (or OpenTofu) binary: it is the only
+// importer of terraform-exec and hc-install, and mends what bites in them.
+//
+// What it promises: an apply gets exactly one interrupt, never a second one of
+// any kind and never a kill, and is waited for; a plan may get a second
+// interrupt; only commands that hold no lock are killed. Nothing that terraform
+// prints reaches a caller unbounded or with control characters.
+//
+// What it does not: a wrapper script as the binary gets the interrupts itself
+// and has to exec terraform or pass them on. On systems other than Linux the
+// caller needs a process group of its own, or Ctrl-C on the terminal reaches
+// terraform beside the interrupt from here. On Windows nothing is interrupted.
+// terraform-exec keeps the longest line, all of stderr and the text of `show`
+// in memory; only what is kept after that is bounded here.
+package terraform
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/terraform-exec/tfexec"
+
+	"github.com/tfguard/tfguard/internal/event"
+)
+
+// Options are terraform's settings for a run. A zero duration of InterruptAgain
+// or KillAfter is the default.
+type Options struct {
+	Dir           string   // the configuration's directory
+	DataDir       string   // TF_DATA_DIR, absolute; empty: .terraform in Dir
+	BackendConfig []string // K=V or a file, as of `init -backend-config`
+	Reconfigure   bool     // init -reconfigure
+	Upgrade       bool     // init -upgrade
+
+	Vars        []string // name=value
+	VarFiles    []string
+	Targets     []string // resource addresses
+	Replace     []string // resource addresses
+	Parallelism int      // 0: terraform's 10
+	NoRefresh   bool
+	NoLock      bool // of plan alone: nothing that writes runs without the lock
+	Destroy     bool
+	LockTimeout time.Duration
+
+	// Log gets everything that terraform prints, raw: it may hold escapes and
+	// is as private as the plan. Its errors are ignored. Nil: nowhere.
+	Log io.Writer
+
+	// InterruptAgain is how long after the first interrupt a plan gets the
+	// second one, which frees its lock at once: a plan has nothing in flight.
+	InterruptAgain time.Duration
+	// KillAfter is how long after the interrupt a command that holds no lock is
+	// killed: init, validate, show, fmt, version, workspace select.
+	KillAfter time.Duration
+}
+
+// Terraform runs the commands of one run in one directory. Its methods may be
+// called concurrently, as far as terraform itself allows it: one command at a
+// time takes the lock.
+type Terraform struct {
+	bin  Binary
+	o    Options
+	sink event.Sink
+	log  *safeWriter
+
+	version  flight                  // the one `terraform version`
+	template *tfexec.Terraform       // knows the version, runs nothing else
+	number   string                  // the version, such as 1.11.4
+	seen     *once[event.Diagnostic] // diagnostics that were emitted
+}
+
+// New prepares a run of bin. It starts no process.
+func New(bin Binary, o Options, sink event.Sink) *Terraform {
+	if o.InterruptAgain == 0 {
+		o.InterruptAgain = 10 * time.Second
+	}
+	if o.KillAfter == 0 {
+		o.KillAfter = 5 * time.Second
+	}
+	if o.Parallelism == 0 {
+		o.Parallelism = 10
+	}
+	return &Terraform{
+		bin: bin, o: o, sink: sink, log: &safeWriter{w: o.Log},
+		version: newFlight(), seen: newOnce[event.Diagnostic](maxSeen),
+	}
+}
+
+// Version is the number that `terraform version` prints, such as "1.11.4". It
+// starts at most one process for all commands of t: whoever knows early that
+// terraform will run may call it beside other work.
+func (t *Terraform) Version(ctx context.Context) (string, error) {
+	err := t.version.do(ctx, func() error {
+		tf, err := tfexec.NewTerraform(t.o.Dir, t.bin.Path)
+		if err != nil {
+			return fmt.Errorf("prepare %s: %w", t.bin.Product, err)
+		}
+		c := command{name: "version", killAfter: t.o.KillAfter}
+		var number string
+		c.call = func(ctx context.Context, tf *tfexec.Terraform, _ io.Writer) error {
+			v, _, err := tf.Version(ctx, true)
+			if err == nil {
+				number = v.String()
+			}
+			return err
+		}
+		if err := t.run(ctx, tf, c); err != nil {
+			return err
+		}
+		if number == "" {
+			return fmt.Errorf("%s version was interrupted: %w", t.bin.Product, context.Canceled)
+		}
+		t.template, t.number = tf, number
+		return nil
+	})
+	return t.number, err
+}
+
+// value gives a terraform-exec value of its own to one command, since its
+// writers stick to it, that knows the version already: each new one would start
+// `terraform version` for itself.
+func (t *Terraform) value(ctx context.Context) (*tfexec.Terraform, error) {
+	if _, err := t.Version(ctx); err != nil {
+		return nil, err
+	}
+	return clone(t.template), nil
+}
+
+// clone copies what p points to. The mutex in a tfexec.Terraform is free
+// whenever it is copied: the template is used under the flight alone.
+func clone[T any](p *T) *T {
+	c := *p
+	return &c
+}
+
+// flight runs a function until it has succeeded once; callers wait for the one
+// that runs it, each no longer than its own context.
+type flight struct {
+	turn chan struct{}
+	done *bool
+}
+
+func newFlight() flight { return flight{turn: make(chan struct{}, 1), done: new(bool)} }
+
+func (f flight) do(ctx context.Context, fn func() error) error {
+	select {
+	case f.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-f.turn }()
+	if *f.done {
+		return nil
+	}
+	err := fn()
+	*f.done = err == nil
+	return err
+}
+
+// once remembers up to max values.
+type once[T comparable] struct {
+	mu   sync.Mutex
+	max  int
+	seen map[T]struct{}
+}
+
+func newOnce[T comparable](max int) *once[T] {
+	return &once[T]{max: max, seen: map[T]struct{}{}}
+}
+
+// first reports whether v comes for the first time, or is forgotten.
+func (o *once[T]) first(v T) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, ok := o.seen[v]; ok {
+		return false
+	}
+	if len(o.seen) < o.max {
+		o.seen[v] = struct{}{}
+	}
+	return true
+}
+
+// safeWriter passes writes on one at a time and never fails: terraform-exec
+// stops reading where a writer fails, and terraform would block on its output.
+type safeWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (s *safeWriter) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.w != nil {
+		_, _ = s.w.Write(p)
+	}
+	return len(p), nil
+}
