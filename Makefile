@@ -14,7 +14,7 @@ FUZZTIME ?= 30s
 .PHONY: build test demo e2e e2e-moto lint bench fuzz clean
 
 build:
-	$(GO) build -trimpath -ldflags "-s -w -X github.com/tfguard/tfguard/internal/app.Version=$(VERSION)" -o bin/tfguard ./cmd/tfguard
+	$(GO) build -ldflags "-s -w -X github.com/tfguard/tfguard/internal/app.Version=$(VERSION)" -o bin/tfguard ./cmd/tfguard
 
 test:
 	$(GO) test -race ./...

@@ -29,8 +29,9 @@ func run() int {
 			cancel(&app.SignalError{Signal: s}) // the first one counts
 		}
 	}()
-	// A reader that went away must not end a run that is applying.
-	signal.Ignore(syscall.SIGPIPE)
+	// A reader that went away must not end a run that is applying. Notify, not
+	// Ignore: what is ignored stays so in terraform and in hooks.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	code := app.Main(ctx, os.Args, app.Streams{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		Terminal: term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stderr.Fd())),

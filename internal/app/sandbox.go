@@ -73,7 +73,6 @@ func sandboxCommand(s Streams) *cli.Command {
 			return &codeError{code: ExitFailed, msg: err.Error(), hint: "tfguard sandbox up"}
 		}
 		env := d.Env(e, false)
-		env["TF_CLI_ARGS_init"] = "-backend-config=" + daemon.PathStyle(false) + "=true"
 		for _, k := range slices.Sorted(maps.Keys(env)) {
 			if env[k] == "" {
 				fmt.Fprintf(s.Out, "unset %s\n", k)
@@ -88,7 +87,8 @@ func sandboxCommand(s Streams) *cli.Command {
 	return &cli.Command{
 		Name: "sandbox", Usage: "S3 and DynamoDB on loopback, no AWS account",
 		Description: "The sandbox belongs to a configuration: its data is in .tfguard/sandbox beside it.\n" +
-			`eval "$(tfguard sandbox env)" lets terraform and the AWS tools use it too.`,
+			`eval "$(tfguard sandbox env)" lets terraform and the AWS tools use it too;` + "\n" +
+			`terraform init then needs -backend-config=use_path_style=true.`,
 		Subcommands: []*cli.Command{up, down, reset, show, serve},
 	}
 }

@@ -18,8 +18,9 @@ import (
 // Name is the name of the file.
 const Name = ".tfguard.hcl"
 
-// maxFile bounds the file, in bytes.
-const maxFile = 1 << 20
+// maxFile bounds the file, in bytes. HCL takes time in the square of some
+// texts' length: at this bound a second.
+const maxFile = 256 << 10
 
 // File is what a .tfguard.hcl sets. A nil pointer, list or map is unset.
 type File struct {

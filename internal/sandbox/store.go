@@ -93,7 +93,7 @@ type tx struct {
 
 func openStore(path string) (*store, error) {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{
-		Timeout:      2 * time.Second,
+		Timeout:      time.Second,
 		FreelistType: bolt.FreelistMapType,
 	})
 	if errors.Is(err, berrors.ErrTimeout) {
@@ -528,6 +528,7 @@ func (s *store) sweep(t *tx) error {
 // by chunk, each from a transaction of its own. The caller holds
 // s.streaming.RLock since before it read the record that names the segments.
 func (s *store) readBodies(w io.Writer, segs []segment, off, n int64) error {
+	var buf []byte
 	for _, seg := range segs {
 		if n == 0 {
 			return nil
@@ -537,7 +538,7 @@ func (s *store) readBodies(w io.Writer, segs []segment, off, n int64) error {
 			continue
 		}
 		for off < seg.Size && n > 0 {
-			var buf []byte
+			buf = buf[:0]
 			if err := s.view(func(t *tx) error {
 				v := t.Bucket(rootChunks).Get(chunkKey(seg.Body, off/chunkSize))
 				if from := off % chunkSize; from < int64(len(v)) {

@@ -8,19 +8,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	dbtypes "github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -28,8 +26,8 @@ import (
 
 	"github.com/tfguard/tfguard/internal/backend"
 	"github.com/tfguard/tfguard/internal/lock"
-	"github.com/tfguard/tfguard/internal/sandbox"
 	"github.com/tfguard/tfguard/internal/state"
+	"github.com/tfguard/tfguard/internal/testkit"
 )
 
 // hook sees a request before the cloud does, and its answer.
@@ -47,24 +45,18 @@ type cloud struct {
 	seen []string // method and path of each request since the last reset
 }
 
-// newCloud has a bucket and, in the modes that have one, a lock table.
+// newCloud has a bucket, and the names of a lock table that is not made yet.
 func newCloud(t *testing.T, versioned bool) *cloud {
 	t.Helper()
-	c := &cloud{t: t}
-	var next http.Handler
-	if moto := os.Getenv("MOTO"); moto != "" {
-		u, _ := url.Parse(moto)
-		http.Post(moto+"/moto-api/reset", "", nil)
-		next = httputil.NewSingleHostReverseProxy(u)
-	} else {
-		server, err := sandbox.Open(t.TempDir() + "/sandbox.db")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { server.Close() })
-		next = server
+	back := testkit.Start(t)
+	u, err := url.Parse(back.URL)
+	if err != nil {
+		t.Fatal(err)
 	}
-	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	next := httputil.NewSingleHostReverseProxy(u)
+	next.ErrorLog = log.New(io.Discard, "", 0) // of requests that a test gives up
+	c := &cloud{t: t}
+	front := testkit.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c.mu.Lock()
 		c.seen = append(c.seen, r.Method+" "+r.URL.Path)
 		hook := c.hook
@@ -75,31 +67,13 @@ func newCloud(t *testing.T, versioned bool) *cloud {
 		}
 		hook(w, r, next)
 	}))
-	t.Cleanup(web.Close)
-	config := aws.Config{
-		Region: "us-east-1", BaseEndpoint: &web.URL,
-		Credentials: credentials.NewStaticCredentialsProvider("AKIATEST", "secret", ""),
-		Retryer: func() aws.Retryer {
-			return retry.NewStandard(func(o *retry.StandardOptions) {
-				o.MaxAttempts = 3
-				o.Backoff = retry.BackoffDelayerFunc(func(int, error) (time.Duration, error) { return 0, nil })
-				o.RateLimiter = noLimit{}
-			})
-		},
-	}
-	c.s3 = s3.NewFromConfig(config, func(o *s3.Options) { o.UsePathStyle = true })
-	c.db = dynamodb.NewFromConfig(config)
-	c.addr = backend.Address{Bucket: "states", Key: "env:/a b/net+work.tfstate", Region: "us-east-1", Table: "locks", Lockfile: true}
-	c.bucket("states", versioned)
+	clients := back.Via(t, front)
+	c.s3, c.db = clients.S3, clients.DynamoDB
+	_, c.addr = back.Names(t, testkit.Both)
+	c.addr.Key = "env:/a b/net+work.tfstate"
+	c.bucket(c.addr.Bucket, versioned)
 	return c
 }
-
-type noLimit struct{}
-
-func (noLimit) GetToken(context.Context, uint) (func() error, error) {
-	return func() error { return nil }, nil
-}
-func (noLimit) AddTokens(uint) error { return nil }
 
 func (c *cloud) bucket(name string, versioned bool) {
 	c.t.Helper()
@@ -116,7 +90,7 @@ func (c *cloud) bucket(name string, versioned bool) {
 func (c *cloud) table() {
 	c.t.Helper()
 	_, err := c.db.CreateTable(c.t.Context(), &dynamodb.CreateTableInput{
-		TableName: aws.String("locks"), BillingMode: dbtypes.BillingModePayPerRequest,
+		TableName: &c.addr.Table, BillingMode: dbtypes.BillingModePayPerRequest,
 		AttributeDefinitions: []dbtypes.AttributeDefinition{{AttributeName: aws.String("LockID"), AttributeType: dbtypes.ScalarAttributeTypeS}},
 		KeySchema:            []dbtypes.KeySchemaElement{{AttributeName: aws.String("LockID"), KeyType: dbtypes.KeyTypeHash}},
 	})
@@ -150,7 +124,7 @@ func (c *cloud) put(key, content string) {
 
 func (c *cloud) write(ctx context.Context, key, content string) error {
 	_, err := c.s3.PutObject(ctx, &s3.PutObjectInput{
-		Bucket: aws.String("states"), Key: &key, Body: strings.NewReader(content), ContentType: aws.String("application/json"),
+		Bucket: &c.addr.Bucket, Key: &key, Body: strings.NewReader(content), ContentType: aws.String("application/json"),
 	})
 	return err
 }
@@ -159,7 +133,7 @@ func (c *cloud) write(ctx context.Context, key, content string) error {
 func (c *cloud) content(key string) (string, bool) {
 	c.t.Helper()
 	// Without the test's context: it is asked in clean-ups too.
-	out, err := c.s3.GetObject(context.Background(), &s3.GetObjectInput{Bucket: aws.String("states"), Key: &key})
+	out, err := c.s3.GetObject(context.Background(), &s3.GetObjectInput{Bucket: &c.addr.Bucket, Key: &key})
 	if hasCode(err, "NoSuchKey") {
 		return "", false
 	}
@@ -173,7 +147,7 @@ func (c *cloud) content(key string) (string, bool) {
 // keys lists the objects under a prefix, all versions of them.
 func (c *cloud) versions(prefix string) []string {
 	c.t.Helper()
-	out, err := c.s3.ListObjectVersions(c.t.Context(), &s3.ListObjectVersionsInput{Bucket: aws.String("states"), Prefix: &prefix})
+	out, err := c.s3.ListObjectVersions(c.t.Context(), &s3.ListObjectVersionsInput{Bucket: &c.addr.Bucket, Prefix: &prefix})
 	c.must(err)
 	keys := []string{}
 	for _, v := range out.Versions {
@@ -311,7 +285,7 @@ func (l itemLock) item(id string) map[string]dbtypes.AttributeValue {
 func (l itemLock) Take(ctx context.Context, raw []byte) error {
 	item := l.item(l.c.addr.LockID())
 	item["Info"] = &dbtypes.AttributeValueMemberS{Value: string(raw)}
-	_, err := l.c.db.PutItem(ctx, &dynamodb.PutItemInput{TableName: aws.String("locks"), Item: item, ConditionExpression: aws.String("attribute_not_exists(LockID)")})
+	_, err := l.c.db.PutItem(ctx, &dynamodb.PutItemInput{TableName: &l.c.addr.Table, Item: item, ConditionExpression: aws.String("attribute_not_exists(LockID)")})
 	if hasCode(err, "ConditionalCheckFailedException") {
 		return lock.ErrHeld
 	}
@@ -327,7 +301,7 @@ func (l itemLock) Read(ctx context.Context) (*lock.Observation, error) {
 }
 
 func (l itemLock) read(ctx context.Context, id, attribute string) (string, error) {
-	out, err := l.c.db.GetItem(ctx, &dynamodb.GetItemInput{TableName: aws.String("locks"), Key: l.item(id), ConsistentRead: aws.Bool(true)})
+	out, err := l.c.db.GetItem(ctx, &dynamodb.GetItemInput{TableName: &l.c.addr.Table, Key: l.item(id), ConsistentRead: aws.Bool(true)})
 	if err != nil || out.Item == nil {
 		return "", err
 	}
@@ -340,7 +314,7 @@ func (l itemLock) read(ctx context.Context, id, attribute string) (string, error
 
 func (l itemLock) Remove(ctx context.Context, o lock.Observation) error {
 	_, err := l.c.db.DeleteItem(ctx, &dynamodb.DeleteItemInput{
-		TableName: aws.String("locks"), Key: l.item(l.c.addr.LockID()), ConditionExpression: aws.String("Info = :i"),
+		TableName: &l.c.addr.Table, Key: l.item(l.c.addr.LockID()), ConditionExpression: aws.String("Info = :i"),
 		ExpressionAttributeValues: map[string]dbtypes.AttributeValue{":i": &dbtypes.AttributeValueMemberS{Value: string(o.Raw)}},
 	})
 	if hasCode(err, "ConditionalCheckFailedException") {
@@ -357,7 +331,7 @@ func (l itemLock) Digest(ctx context.Context) (string, bool, error) {
 func (l itemLock) PutDigest(ctx context.Context, digest string) error {
 	item := l.item(l.c.addr.DigestID())
 	item["Digest"] = &dbtypes.AttributeValueMemberS{Value: digest}
-	_, err := l.c.db.PutItem(ctx, &dynamodb.PutItemInput{TableName: aws.String("locks"), Item: item})
+	_, err := l.c.db.PutItem(ctx, &dynamodb.PutItemInput{TableName: &l.c.addr.Table, Item: item})
 	return err
 }
 

@@ -54,7 +54,7 @@ func TestKeepCopiesInThreeRequests(t *testing.T) {
 			if d := cmp.Diff(listed, list, cmpopts.IgnoreFields(Snapshot{}, "ETag", "VersionID"), cmpopts.IgnoreUnexported(Snapshot{})); d != "" {
 				t.Error(d)
 			}
-			out, err := c.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: aws.String("states"), Key: &got.Key})
+			out, err := c.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &c.addr.Bucket, Key: &got.Key})
 			c.must(err)
 			if *out.ContentType != "application/json" || out.Metadata[metaVersion] == "" {
 				t.Errorf("content type %s, metadata %v", *out.ContentType, out.Metadata)
@@ -175,7 +175,7 @@ func TestKeepIsWriteOnce(t *testing.T) {
 // A copy that cannot be shown to be the state is an error and is taken away.
 func TestKeepVerifies(t *testing.T) {
 	readsCopy := func(r *http.Request) bool {
-		return r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, "/states/backups/")
+		return r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/backups/")
 	}
 	swap := func(is func(*http.Request) bool, old, new string) hook {
 		return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
@@ -317,12 +317,12 @@ func TestKeepEncryptsAsTheState(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := newCloud(t, true)
-			test.put.Bucket, test.put.Key, test.put.Body = aws.String("states"), &c.addr.Key, strings.NewReader(stateJSON(12, lineage, ""))
+			test.put.Bucket, test.put.Key, test.put.Body = &c.addr.Bucket, &c.addr.Key, strings.NewReader(stateJSON(12, lineage, ""))
 			_, err := c.s3.PutObject(t.Context(), &test.put)
 			c.must(err)
 			got, err := c.store(func(o *Options) { o.Settings = test.settings }).Keep(t.Context(), headOf(12), PreApply)
 			c.must(err)
-			out, err := c.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: aws.String("states"), Key: &got.Key})
+			out, err := c.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &c.addr.Bucket, Key: &got.Key})
 			c.must(err)
 			if string(out.ServerSideEncryption) != test.sse || aws.ToString(out.SSEKMSKeyId) != test.kms {
 				t.Errorf("encrypted by %s with %s", out.ServerSideEncryption, aws.ToString(out.SSEKMSKeyId))
@@ -335,13 +335,13 @@ func TestKeepEncryptsAsTheState(t *testing.T) {
 			o.Settings = backend.Settings{Encrypt: true, SSECustomerKey: "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="}
 		})
 		_, err := c.s3.PutObject(t.Context(), &s3.PutObjectInput{
-			Bucket: aws.String("states"), Key: &c.addr.Key, Body: strings.NewReader(stateJSON(12, lineage, "")),
+			Bucket: &c.addr.Bucket, Key: &c.addr.Key, Body: strings.NewReader(stateJSON(12, lineage, "")),
 			SSECustomerAlgorithm: s.crypt.algorithm, SSECustomerKey: s.crypt.key, SSECustomerKeyMD5: s.crypt.keyMD5,
 		})
 		c.must(err)
 		got, err := s.Keep(t.Context(), headOf(12), PreApply)
 		c.must(err)
-		if _, err := c.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: aws.String("states"), Key: &got.Key}); err == nil {
+		if _, err := c.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &c.addr.Bucket, Key: &got.Key}); err == nil {
 			t.Error("the copy can be read without the key")
 		}
 		if sn, err := s.Find(t.Context(), got.ID); err != nil || sn.Serial != 12 {

@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/google/go-cmp/cmp"
 
@@ -141,7 +140,7 @@ func TestLockRecordIsTerraforms(t *testing.T) {
 	c.must(err)
 	info, err := lock.ParseInfo(raw)
 	c.must(err)
-	want := fmt.Sprintf(`{"ID":"%s","Operation":"snapshot-restore","Info":"","Who":"me@here","Version":"1.11.4","Created":"2026-11-22T12:00:00Z","Path":"states/env:/a b/net+work.tfstate"}`, info.ID)
+	want := fmt.Sprintf(`{"ID":"%s","Operation":"snapshot-restore","Info":"","Who":"me@here","Version":"1.11.4","Created":"2026-11-22T12:00:00Z","Path":"%s"}`, info.ID, c.addr)
 	if string(raw) != want {
 		t.Errorf("got  %s\nwant %s", raw, want)
 	}
@@ -161,7 +160,7 @@ func TestRestoreSerialIsAboveAll(t *testing.T) {
 		}, 31},
 		{"above a version below a delete marker", func(c *cloud) {
 			c.put(c.addr.Key, stateJSON(30, lineage, ""))
-			_, err := c.s3.DeleteObject(c.t.Context(), &s3.DeleteObjectInput{Bucket: aws.String("states"), Key: &c.addr.Key})
+			_, err := c.s3.DeleteObject(c.t.Context(), &s3.DeleteObjectInput{Bucket: &c.addr.Bucket, Key: &c.addr.Key})
 			c.must(err)
 		}, 31},
 		{"above a snapshot", func(c *cloud) {
@@ -251,7 +250,7 @@ func TestRestoreOverDamage(t *testing.T) {
 				}
 			}, stateJSON(2, lineage, ""), 3},
 			{"a deleted object", func(c *cloud) {
-				_, err := c.s3.DeleteObject(c.t.Context(), &s3.DeleteObjectInput{Bucket: aws.String("states"), Key: &c.addr.Key})
+				_, err := c.s3.DeleteObject(c.t.Context(), &s3.DeleteObjectInput{Bucket: &c.addr.Bucket, Key: &c.addr.Key})
 				c.must(err)
 			}, "", 3},
 			{"an empty object", func(c *cloud) { c.put(c.addr.Key, "") }, "", 3},
@@ -282,11 +281,11 @@ func TestRestoreOverDamage(t *testing.T) {
 // A truncated, tampered or foreign snapshot is refused, and nothing is changed.
 func TestRestoreRefusesSnapshot(t *testing.T) {
 	tamper := func(c *cloud, key, content string, meta map[string]string) {
-		_, err := c.s3.PutObject(c.t.Context(), &s3.PutObjectInput{Bucket: aws.String("states"), Key: &key, Body: strings.NewReader(content), Metadata: meta})
+		_, err := c.s3.PutObject(c.t.Context(), &s3.PutObjectInput{Bucket: &c.addr.Bucket, Key: &key, Body: strings.NewReader(content), Metadata: meta})
 		c.must(err)
 	}
 	metaOf := func(c *cloud, key string) map[string]string {
-		out, err := c.s3.HeadObject(c.t.Context(), &s3.HeadObjectInput{Bucket: aws.String("states"), Key: &key})
+		out, err := c.s3.HeadObject(c.t.Context(), &s3.HeadObjectInput{Bucket: &c.addr.Bucket, Key: &key})
 		c.must(err)
 		return out.Metadata
 	}
@@ -542,7 +541,7 @@ func TestRestoreAgainstAWriterWithoutLock(t *testing.T) {
 		t.Run(fmt.Sprintf("a state was there: %v", there), func(t *testing.T) {
 			c := newHistory(t, inS3, true, 1, 2)
 			if !there {
-				_, err := c.s3.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: aws.String("states"), Key: &c.addr.Key})
+				_, err := c.s3.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: &c.addr.Bucket, Key: &c.addr.Key})
 				c.must(err)
 			}
 			theirs := stateJSON(3, lineage, "another program's")
@@ -585,7 +584,7 @@ func TestRestoreLeavesTheObjectAsTerraformWritesIt(t *testing.T) {
 	s := c.store(func(o *Options) { o.Settings.Encrypt, o.TempDir = true, dir })
 	_, err := s.Restore(t.Context(), oldest, c.options(inS3))
 	c.must(err)
-	out, err := c.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: aws.String("states"), Key: &c.addr.Key})
+	out, err := c.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &c.addr.Bucket, Key: &c.addr.Key})
 	c.must(err)
 	if *out.ContentType != "application/json" || out.ServerSideEncryption != "AES256" {
 		t.Errorf("%s, %s", *out.ContentType, out.ServerSideEncryption)

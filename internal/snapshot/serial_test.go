@@ -225,5 +225,7 @@ type reader struct {
 	r    io.Reader
 }
 
-func readFunc(read func(io.Reader, []byte) (int, error), r io.Reader) io.Reader { return reader{read, r} }
-func (r reader) Read(p []byte) (int, error)                                     { return r.read(r.r, p) }
+func readFunc(read func(io.Reader, []byte) (int, error), r io.Reader) io.Reader {
+	return reader{read, r}
+}
+func (r reader) Read(p []byte) (int, error) { return r.read(r.r, p) }

@@ -51,7 +51,7 @@ func TestTheSecondInterruptMeetsThePlanAlone(t *testing.T) {
 		t.Skip("the stand-in's arguments are read from /proc")
 	}
 	plan, rec, planLog := stand(t, "ignores the first interrupt", Options{InterruptAgain: 50 * time.Millisecond})
-	other, otherRec, otherLog := stand(t, "ends well after an interrupt", Options{})
+	other, otherRec, otherLog := standBeside(t, "ends well after an interrupt", Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	otherCtx, otherCancel := context.WithCancel(t.Context())
 	defer otherCancel()

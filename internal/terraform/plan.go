@@ -3,6 +3,8 @@ package terraform
 import (
 	"context"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/hashicorp/terraform-exec/tfexec"
 
@@ -11,7 +13,8 @@ import (
 
 // Plan plans and writes the plan to out, an absolute path that does not begin
 // with a dash, in a directory of the caller's that nobody else may read: the
-// file holds secrets. It emits what terraform says, and returns what it planned.
+// file holds secrets. It emits what terraform says, and returns what it planned,
+// sorted by address: terraform tells changes in no order.
 //
 // A cancel interrupts it once, and again after Options.InterruptAgain.
 func (t *Terraform) Plan(ctx context.Context, out string) (event.Plan, error) {
@@ -43,6 +46,7 @@ func (t *Terraform) Plan(ctx context.Context, out string) (event.Plan, error) {
 		return event.Plan{}, f
 	}
 	plan.Changed = changed
+	slices.SortStableFunc(plan.Addresses, func(a, b event.Change) int { return strings.Compare(a.Address, b.Address) })
 	return plan.Plan, nil
 }
 

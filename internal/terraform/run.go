@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/terraform-exec/tfexec"
+
+	"github.com/tfguard/tfguard/internal/event"
 )
 
 // command is one run of the binary.
@@ -161,6 +163,9 @@ func (t *Terraform) outcome(c command, err error, interrupted bool, stderr *tail
 			t.emit(d)
 			f.marks |= marksOf(d)
 		}
+		slices.SortStableFunc(found, func(a, b event.Diagnostic) int { // "error" < "warning"
+			return strings.Compare(a.Severity, b.Severity)
+		})
 		f.Diagnostics = found
 	}
 	return f

@@ -103,14 +103,14 @@ func standIn(how, log string, args []string) int {
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	case "prints a lot":
 		w := bufio.NewWriter(os.Stdout)
-		for range 100_000 {
-			fmt.Fprintf(w, "{\"@message\":%q,\"type\":\"refresh_start\"}\n", strings.Repeat("x", 450))
-			fmt.Fprintf(os.Stderr, "%s\n", strings.Repeat("e", 40))
+		for range 5_000 {
+			fmt.Fprintf(w, "{\"@message\":%q,\"type\":\"refresh_start\"}\n", strings.Repeat("x", 9000))
+			fmt.Fprintf(os.Stderr, "%s\n", strings.Repeat("e", 800))
 		}
-		for i := range 200_000 {
+		for i := range 101_000 {
 			fmt.Fprintf(w, `{"change":{"resource":{"addr":"terraform_data.a[%d]"},"action":"create"},"type":"planned_change"}`+"\n", i)
 		}
-		fmt.Fprintln(w, strings.Replace(jsonSummary, `"add":1`, `"add":200000`, 1))
+		fmt.Fprintln(w, strings.Replace(jsonSummary, `"add":1`, `"add":101000`, 1))
 		w.Flush()
 		code = 2
 	case "prints no newline":
@@ -157,8 +157,16 @@ func standIn(how, log string, args []string) int {
 	return code
 }
 
-// stand gives a Terraform that runs the stand-in, and its log.
+// stand gives a Terraform that runs the stand-in, and its log. The test runs
+// beside others.
 func stand(t *testing.T, how string, o Options) (*Terraform, *recorder, func() []string) {
+	t.Helper()
+	t.Parallel()
+	return standBeside(t, how, o)
+}
+
+// standBeside is stand for a second one in a test.
+func standBeside(t *testing.T, how string, o Options) (*Terraform, *recorder, func() []string) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -167,7 +175,7 @@ func stand(t *testing.T, how string, o Options) (*Terraform, *recorder, func() [
 	dir := t.TempDir()
 	log := filepath.Join(dir, "log")
 	bin := filepath.Join(dir, "terraform")
-	script := fmt.Sprintf("#!/bin/sh\nSTANDIN='%s' STANDIN_LOG='%s' exec '%s' \"$@\"\n", how, log, self)
+	script := fmt.Sprintf("#!/bin/sh\nGORACE=atexit_sleep_ms=0 STANDIN='%s' STANDIN_LOG='%s' exec '%s' \"$@\"\n", how, log, self)
 	if err := os.WriteFile(bin, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,7 @@ type Fault struct {
 	matched, hit int
 	reached      chan struct{}
 	release      chan struct{}
-	released     sync.Once
+	released     *sync.Once
 }
 
 // Response is an answer made up by a test.
@@ -84,7 +84,7 @@ func Wrap(next http.Handler) *Faulty { return &Faulty{next: next, ended: make(ch
 // Add puts a fault in force and gives it back.
 func (f *Faulty) Add(fault Fault) *Fault {
 	p := &fault
-	p.reached, p.release = make(chan struct{}, 1024), make(chan struct{})
+	p.reached, p.release, p.released = make(chan struct{}, 1024), make(chan struct{}), new(sync.Once)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.faults = append(f.faults, p)

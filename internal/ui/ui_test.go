@@ -430,7 +430,7 @@ func TestLongLines(t *testing.T) {
 	for _, sink := range []event.Sink{NewText(o), NewJSON(o)} {
 		stdout.Reset()
 		sink.Emit(event.Output{Source: "plan", Text: s})
-		sink.Emit(event.Diagnostic{Severity: "error", Summary: "long", Detail: s})
+		sink.Emit(event.Diagnostic{Severity: "error", Summary: "long", Detail: s[:1<<20]})
 		if stdout.Len() > 2<<20 || strings.Contains(stdout.String(), "##[") {
 			t.Errorf("%T: %d bytes", sink, stdout.Len())
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"math/big"
 	"slices"
 
@@ -116,7 +117,11 @@ func plain(name string, v cty.Value) (any, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%q is not usable: %s", name, reason(err, want))
 		}
-		return value(got)
+		out, err := value(got)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not usable: %w", name, err)
+		}
+		return out, nil
 	}
 	if fields, ok := nested()[name]; ok && !v.IsNull() {
 		if !v.Type().IsObjectType() && !v.Type().IsMapType() {
@@ -175,6 +180,9 @@ func value(v cty.Value) (any, error) {
 			return n, nil
 		}
 		f, _ := v.AsBigFloat().Float64()
+		if math.IsInf(f, 0) {
+			return nil, errors.New("the number is out of bounds")
+		}
 		return f, nil
 	case t.IsListType(), t.IsSetType(), t.IsTupleType():
 		list := []string{}

@@ -178,8 +178,8 @@ func list(dir string, tofu bool) (configFiles, error) {
 		name := e.Name()
 		base, ext := split(name, tofu)
 		switch {
-		case ext == "" || e.IsDir() || ignored(name):
-			continue
+		case ext == "" || e.IsDir() || strings.HasPrefix(name, "."):
+			continue // main.tf~ and #main.tf#, which terraform ignores too, have no such extension
 		case tofu && strings.HasPrefix(ext, ".tf") && names[base+strings.Replace(ext, ".tf", ".tofu", 1)]:
 			continue // OpenTofu prefers a.tofu over a.tf
 		}
@@ -209,12 +209,6 @@ func split(name string, tofu bool) (base, ext string) {
 		}
 	}
 	return name, ""
-}
-
-// ignored are hidden files and those that editors leave.
-func ignored(name string) bool {
-	return strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") ||
-		strings.HasPrefix(name, "#") && strings.HasSuffix(name, "#")
 }
 
 // effective gives the backend block that counts; nil where there is none. A

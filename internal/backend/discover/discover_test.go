@@ -303,6 +303,11 @@ func TestDiscoverRefuses(t *testing.T) {
 			is:   is[*DuplicateError],
 		},
 		{
+			name: "names that only look like overrides are ordinary files", files: files{"backend-override.tf": s3("a"), "myoverride.tf": s3("b")},
+			want: "{}/myoverride.tf:2: duplicate backend configuration: there is one at {}/backend-override.tf:2 already; only override.tf and *_override.tf replace a backend",
+			is:   is[*DuplicateError],
+		},
+		{
 			name: "two blocks in one override file", files: files{"override.tf": s3("a") + s3("b")},
 			want: "{}/override.tf:8: duplicate backend configuration: there is one at {}/override.tf:2 already; only override.tf and *_override.tf replace a backend",
 			is:   is[*DuplicateError],
@@ -363,6 +368,22 @@ func TestDiscoverRefuses(t *testing.T) {
 		{
 			name: "a nesting that would exhaust the stack", files: files{"main.tf": "terraform {}\nlocals {\n x = " + strings.Repeat("(", 1<<20)},
 			want: "{}/main.tf:3:1: blocks or expressions are nested too deep", is: is[*Error],
+		},
+		{
+			name: "a number that takes minutes to be written out", files: files{"main.tf": "terraform {\n  backend \"s3\" {\n    key = \"a-${1e9999999}\"\n  }\n}"},
+			want: `{}/main.tf:3:16: "key" has a number that is out of bounds`, is: is[*Error],
+		},
+		{
+			name: "such a number in JSON", files: files{"main.tf.json": `{"terraform": {"backend": {"s3": {"key": 1e9999999}}}}`},
+			want: `{}/main.tf.json:1:42: "key" has a number that is out of bounds`, is: is[*Error],
+		},
+		{
+			name: "such a number on the command line", files: files{"main.tf": s3("a")}, config: []string{"endpoints={s3=1e9999999}"},
+			want: `--backend-config endpoints:1:5: "endpoints" has a number that is out of bounds`, is: is[*Error],
+		},
+		{
+			name: "such a number as text", files: files{"main.tf": s3("a")}, config: []string{"max_retries=1e9999999"},
+			want: `--backend-config max_retries: "max_retries" is not usable: the number is out of bounds`, is: is[*Error],
 		},
 		{
 			name: "a --backend-config file that is not there", files: files{"main.tf": s3("a")}, config: []string{"{}/none.hcl"},

@@ -213,6 +213,9 @@ func literal(path, name string, expr hcl.Expression, advice string) (v cty.Value
 	if vars := expr.Variables(); len(vars) > 0 {
 		return v, at(path, expr.Range().Ptr(), fmt.Sprintf("%q refers to %s: only literal values are possible here%s", name, reference(vars[0]), advice))
 	}
+	if r := enormous(expr); r != nil {
+		return v, at(path, r, fmt.Sprintf("%q has a number that is out of bounds", name))
+	}
 	v, diags := expr.Value(nil)
 	if diags.HasErrors() {
 		for _, d := range diags {
@@ -223,6 +226,45 @@ func literal(path, name string, expr hcl.Expression, advice string) (v cty.Value
 		return v, Diagnose(path, diags)
 	}
 	return v, nil
+}
+
+// enormous gives the place of a number that no float64 could hold. Turned into
+// text, as a template does, 1e9999999 takes minutes and gigabytes.
+func enormous(expr hcl.Expression) (where *hcl.Range) {
+	big := func(v cty.Value) bool {
+		if v.Type() != cty.Number || !v.IsKnown() || v.IsNull() {
+			return false
+		}
+		exponent := v.AsBigFloat().MantExp(nil)
+		return exponent > 1024 || exponent < -1074
+	}
+	switch e := expr.(type) {
+	case object:
+		for _, name := range slices.Sorted(maps.Keys(e.attrs)) {
+			if r := enormous(e.attrs[name].Expr); r != nil {
+				return r
+			}
+		}
+	case hclsyntax.Node:
+		_ = hclsyntax.VisitAll(e, func(n hclsyntax.Node) hcl.Diagnostics {
+			if l, ok := n.(*hclsyntax.LiteralValueExpr); ok && where == nil && big(l.Val) {
+				where = l.SrcRange.Ptr()
+			}
+			return nil
+		})
+	default: // JSON: a number by itself, or in a list or an object
+		v, diags := expr.Value(nil)
+		if diags.HasErrors() {
+			return nil
+		}
+		_ = cty.Walk(v, func(_ cty.Path, v cty.Value) (bool, error) {
+			if big(v) {
+				where = expr.Range().Ptr()
+			}
+			return true, nil
+		})
+	}
+	return where
 }
 
 func reference(t hcl.Traversal) string {

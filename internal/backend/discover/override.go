@@ -74,11 +74,11 @@ func WriteOverride(dir string, attrs map[string]any) (path string, err error) {
 			block.SetAttributeValue(name, v)
 		}
 	}
-	want := hclwrite.Format(f.Bytes())
+	want := f.Bytes()
 
-	info, err := os.Lstat(path)
+	_, err = os.Lstat(path)
 	switch {
-	case err == nil && (!info.Mode().IsRegular() || !generated(path)):
+	case err == nil && !generated(path):
 		return path, &ForeignFileError{Path: path}
 	case err == nil:
 		if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, want) {
@@ -169,7 +169,7 @@ func Render(s backend.Settings) string {
 		}
 		block.SetAttributeValue(name, v)
 	}
-	return string(hclwrite.Format(f.Bytes()))
+	return string(f.Bytes())
 }
 
 func hide(name string, v any) any {

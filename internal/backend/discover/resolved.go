@@ -78,9 +78,6 @@ func Resolved(dataDir string) (backend.Settings, error) {
 
 func parseResolved(src []byte) (initialised, error) {
 	var got initialised
-	if len(bytes.TrimSpace(src)) == 0 {
-		return got, errors.New("it is empty")
-	}
 	dec := json.NewDecoder(bytes.NewReader(src))
 	dec.UseNumber()
 	if err := dec.Decode(&got); err != nil {

@@ -1,8 +1,7 @@
 package discover_test
 
 import (
-	"context"
-	"net/http"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,56 +9,18 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
 	"github.com/tfguard/tfguard/internal/backend/discover"
 	"github.com/tfguard/tfguard/internal/sandbox"
+	"github.com/tfguard/tfguard/internal/testkit"
 )
 
-// cloud starts a sandbox with the bucket "state" and gives its URL.
-func cloud(t *testing.T) string {
+// bucket makes a bucket of the test's own and gives its name.
+func bucket(t *testing.T, c *testkit.Cloud) string {
 	t.Helper()
-	server, err := sandbox.Open(filepath.Join(t.TempDir(), "sandbox.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln, err := sandbox.Listen("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(ctx, ln) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-		if err := server.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	url := "http://" + ln.Addr().String()
-	for _, bucket := range []string{"state", "other"} {
-		if got := request(t, http.MethodPut, url+"/"+bucket); got != http.StatusOK {
-			t.Fatalf("create bucket %s: %d", bucket, got)
-		}
-	}
-	return url
-}
-
-// request gives the status of a request to S3.
-func request(t *testing.T, method, url string) int {
-	t.Helper()
-	req, err := http.NewRequest(method, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential="+sandbox.AccessKey+"/20260101/"+sandbox.Region+"/s3/aws4_request")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	return resp.StatusCode
+	_, addr := c.State(t, testkit.Lockfile)
+	return addr.Bucket
 }
 
 // environment has what terraform needs to reach the cloud at url, and nothing else.
@@ -89,11 +50,16 @@ func write(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
+// block is a file with a backend block.
+func block(bucket, key string) string {
+	return fmt.Sprintf("terraform {\n  backend \"s3\" {\n    bucket = %q\n    key = %q\n    region = %q\n    use_path_style = true\n  }\n}\n", bucket, key, sandbox.Region)
+}
+
 // What Discover reads is what terraform itself resolves at init.
 func TestTerraformResolvesTheSame(t *testing.T) {
-	url := cloud(t)
-	const basic = "terraform {\n  backend \"s3\" {\n    bucket = \"state\"\n    key = \"k\"\n    region = \"us-east-1\"\n    use_path_style = true\n  }\n}\n"
-	const elsewhere = "terraform {\n  backend \"s3\" {\n    bucket = \"other\"\n    key = \"o\"\n    region = \"us-east-1\"\n    use_path_style = true\n  }\n}\n"
+	cloud := testkit.Start(t)
+	url, state, other := cloud.URL, bucket(t, cloud), bucket(t, cloud)
+	basic, elsewhere := block(state, "k"), block(other, "o")
 	for _, test := range []struct {
 		name     string
 		files    map[string]string
@@ -102,38 +68,38 @@ func TestTerraformResolvesTheSame(t *testing.T) {
 		env      []string
 		bucket   string
 	}{
-		{name: "a block", files: map[string]string{"main.tf": basic}, bucket: "state"},
-		{name: "override files", files: map[string]string{"main.tf": basic, "z_override.tf": elsewhere, "a_override.tf": basic}, bucket: "other"},
-		{name: "files that look like overrides", files: map[string]string{"backend-override.tf": basic, ".x_override.tf": elsewhere, "y_override.tf~": elsewhere}, bucket: "state"},
+		{name: "a block", files: map[string]string{"main.tf": basic}, bucket: state},
+		{name: "override files", files: map[string]string{"main.tf": basic, "z_override.tf": elsewhere, "a_override.tf": basic}, bucket: other},
+		{name: "files that look like overrides", files: map[string]string{"backend-override.tf": basic, ".x_override.tf": elsewhere, "y_override.tf~": elsewhere}, bucket: state},
 		{
 			name:  "JSON",
-			files: map[string]string{"main.tf.json": `{"terraform":{"backend":{"s3":{"bucket":"state","key":"k","region":"us-east-1","use_path_style":"true","allowed_account_ids":["` + sandbox.AccountID + `"]}}}}`}, bucket: "state",
+			files: map[string]string{"main.tf.json": `{"terraform":{"backend":{"s3":{"bucket":"` + state + `","key":"k","region":"us-east-1","use_path_style":"true","allowed_account_ids":["` + sandbox.AccountID + `"]}}}}`}, bucket: state,
 		},
 		{
-			name: "types that are converted", bucket: "state",
+			name: "types that are converted", bucket: state,
 			files: map[string]string{"main.tf": strings.Replace(basic, `key = "k"`, "key = 12\n encrypt = \"true\"\n max_retries = \"2\"\n use_lockfile = \"true\"\n kms_key_id = null\n acl = \"private\"\n workspace_key_prefix = \"ws\"\n", 1)},
 		},
 		{
-			name: "a partial block, pairs and files in order", bucket: "state",
-			files:  map[string]string{"main.tf": "terraform {\n  backend \"s3\" {\n    key = \"k\"\n    dynamodb_table = \"t\"\n encrypt = true\n }\n}\n", "b.hcl": "bucket = \"state\"\nregion = \"us-west-1\"\nuse_path_style = true\ndynamodb_table = null\n"},
-			config: []string{"bucket=other", "region=eu-west-1", "b.hcl", "region=us-east-1", `endpoints={s3="` + url + `"}`, "encrypt=0"},
+			name: "a partial block, pairs and files in order", bucket: state,
+			files:  map[string]string{"main.tf": "terraform {\n  backend \"s3\" {\n    key = \"k\"\n    dynamodb_table = \"t\"\n encrypt = true\n }\n}\n", "b.hcl": "bucket = \"" + state + "\"\nregion = \"us-west-1\"\nuse_path_style = true\ndynamodb_table = null\n"},
+			config: []string{"bucket=" + other, "region=eu-west-1", "b.hcl", "region=us-east-1", `endpoints={s3="` + url + `"}`, "encrypt=0"},
 		},
 		{
-			name: "a file of JSON and one of --backend-config with an object", bucket: "state",
+			name: "a file of JSON and one of --backend-config with an object", bucket: state,
 			files:  map[string]string{"main.tf": basic, "b.json": `{"endpoints": {"s3": "` + url + `", "sts": "` + url + `"}, "key": "j", "shared_config_files": ["b", "a"]}`},
 			config: []string{"b.json"},
 		},
 		{
-			name: "the region of the environment", bucket: "state", env: []string{"AWS_REGION=us-east-1"},
+			name: "the region of the environment", bucket: state, env: []string{"AWS_REGION=us-east-1"},
 			files: map[string]string{"main.tf": strings.Replace(basic, `region = "us-east-1"`, "", 1)},
 		},
 		{
-			name: "the generated override where there is no block", bucket: "state",
+			name: "the generated override where there is no block", bucket: state,
 			files:    map[string]string{"main.tf": "resource \"terraform_data\" \"x\" {}\n"},
-			fallback: map[string]any{"bucket": "state", "key": "k", "region": "us-east-1", "use_path_style": true, "endpoints": map[string]any{"s3": url}, "use_lockfile": true},
+			fallback: map[string]any{"bucket": state, "key": "k", "region": "us-east-1", "use_path_style": true, "endpoints": map[string]any{"s3": url}, "use_lockfile": true},
 		},
 		{
-			name: "the prefix that is empty", bucket: "state",
+			name: "the prefix that is empty", bucket: state,
 			files: map[string]string{"main.tf": basic}, config: []string{"workspace_key_prefix="},
 		},
 	} {
@@ -188,10 +154,11 @@ func TestTerraformResolvesTheSame(t *testing.T) {
 
 // The address of a workspace's state is where terraform puts it.
 func TestTerraformPutsTheStateThere(t *testing.T) {
-	url := cloud(t)
+	cloud := testkit.Start(t)
+	state := bucket(t, cloud)
 	for _, prefix := range []string{"", "workspace_key_prefix=", "workspace_key_prefix=a/b"} {
 		dir := t.TempDir()
-		write(t, dir, map[string]string{"main.tf": "terraform {\n  backend \"s3\" {\n    bucket = \"state\"\n    key = \"" + "dir/k" + prefix + "\"\n    region = \"us-east-1\"\n    use_path_style = true\n  }\n}\noutput \"x\" {\n  value = 1\n}\n"})
+		write(t, dir, map[string]string{"main.tf": block(state, "dir/k"+prefix) + "output \"x\" {\n  value = 1\n}\n"})
 		var config, args []string
 		if prefix != "" {
 			config, args = []string{prefix}, []string{"-backend-config=" + prefix}
@@ -200,7 +167,7 @@ func TestTerraformPutsTheStateThere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		env := environment(t, url)
+		env := environment(t, cloud.URL)
 		for _, step := range [][]string{append([]string{"init", "-input=false"}, args...), {"workspace", "new", "staging"}, {"apply", "-auto-approve", "-input=false"}} {
 			if out, err := terraform(dir, env, step...); err != nil {
 				t.Fatalf("terraform %s: %v\n%s", step, err, out)
@@ -214,25 +181,25 @@ func TestTerraformPutsTheStateThere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := request(t, http.MethodGet, url+"/"+addr.Bucket+"/"+addr.Key); got != http.StatusOK {
-			t.Errorf("with %q: no state at %s: %d", prefix, addr, got)
+		if _, err := cloud.Clients.S3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &addr.Bucket, Key: &addr.Key}); err != nil {
+			t.Errorf("with %q: no state at %s: %v", prefix, addr, err)
 		}
 	}
 }
 
 // After a killed init terraform itself cannot go on; Mend makes it work.
 func TestMendLetsTerraformGoOn(t *testing.T) {
-	url := cloud(t)
+	cloud := testkit.Start(t)
 	dir := t.TempDir()
 	data := filepath.Join(dir, ".terraform")
 	if err := os.Mkdir(data, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	write(t, dir, map[string]string{
-		"main.tf":                      "terraform {\n  backend \"s3\" {\n    bucket = \"state\"\n    key = \"k\"\n    region = \"us-east-1\"\n    use_path_style = true\n  }\n}\n",
+		"main.tf":                      block(bucket(t, cloud), "k"),
 		".terraform/terraform.tfstate": "{\n  \"version\": 3,\n  \"backe",
 	})
-	env := environment(t, url)
+	env := environment(t, cloud.URL)
 	if out, err := terraform(dir, env, "init", "-input=false"); err == nil {
 		t.Fatalf("terraform init copes by itself:\n%s", out)
 	}
