@@ -158,7 +158,7 @@ func (t *target) Observe(ctx context.Context) (lock.Verdict, error) {
 			there = append(there, *o)
 		}
 	}
-	return lock.Classify(t.addr.String(), there, t.policy, time.Now()), nil
+	return lock.Classify(t.addr.String(), there, lock.Evidence{}, t.policy, time.Now()), nil
 }
 
 // Remove removes exactly this lock and leaves a record of it in the bucket.

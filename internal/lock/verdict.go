@@ -35,10 +35,14 @@ const (
 // Policy has the settings of a judgement.
 type Policy struct {
 	StaleAfter time.Duration // age from which a lock without evidence is presumed stale
+	HolderTTL  time.Duration // age from which a holder record that was not renewed has run out
+	Grace      time.Duration // how long after that a lock counts as active where nothing more is known
 }
 
 // DefaultPolicy has the numbers of the contract.
-func DefaultPolicy() Policy { return Policy{StaleAfter: 30 * time.Minute} }
+func DefaultPolicy() Policy {
+	return Policy{StaleAfter: 30 * time.Minute, HolderTTL: 45 * time.Second, Grace: 5 * time.Minute}
+}
 
 // maxSkew is how far in the future a Created may lie before it is no usable
 // time: clocks that differ are common, by more than this they are wrong.
@@ -69,13 +73,18 @@ type Verdict struct {
 	Locks  []Entry
 }
 
-// Classify judges what was observed of one state's lock. now is used only
-// where a store gave no clock of its own.
-func Classify(state string, seen []Observation, p Policy, now time.Time) Verdict {
+// Classify judges what was observed of one state's lock; the first rule of the
+// contract that matches decides. now is used only where a store gave no clock
+// of its own.
+func Classify(state string, seen []Observation, ev Evidence, p Policy, now time.Time) Verdict {
 	v := Verdict{State: state, Status: None}
 	for _, o := range seen {
-		e := judge(o, p, now)
+		v.Locks = append(v.Locks, judge(o, ev, p, now))
+	}
+	if e, ok := judgeHolder(state, ev.Holder, p); ok {
 		v.Locks = append(v.Locks, e)
+	}
+	for _, e := range v.Locks {
 		if e.Status.Worse(v.Status) {
 			v.Status = e.Status
 		}
@@ -83,7 +92,7 @@ func Classify(state string, seen []Observation, p Policy, now time.Time) Verdict
 	return v
 }
 
-func judge(o Observation, p Policy, now time.Time) Entry {
+func judge(o Observation, ev Evidence, p Policy, now time.Time) Entry {
 	info, err := ParseInfo(o.Raw)
 	e := Entry{Observation: o, Info: info}
 	if err != nil {
@@ -97,22 +106,149 @@ func judge(o Observation, p Policy, now time.Time) Entry {
 	if from.IsZero() {
 		from, clock = info.Created, "by the clock of the client that took it"
 	}
-	e.Age = now.Sub(from)
-	if info.Created.Sub(now) > maxSkew {
-		e.Status, e.Age = Unclear, 0
-		e.Reasons = []string{fmt.Sprintf("its Created lies %s in the future", round(info.Created.Sub(now)))}
+	e.Age = max(now.Sub(from), 0)
+	if ahead := info.Created.Sub(now); ahead > maxSkew {
+		e.Status = Unclear
+		e.Reasons = []string{fmt.Sprintf("its Created lies %s in the future", round(ahead))}
 		return e
 	}
-	e.Age = max(e.Age, 0)
-	e.Confidence = Presumed
+	if h := ev.Holder; h != nil && h.names(info) {
+		e.byHolder(h, p)
+		return e
+	}
+	if e.byRuns(ev.Runs) {
+		return e
+	}
 	if e.Age >= p.StaleAfter {
-		e.Status = Stale
-		e.Reasons = []string{fmt.Sprintf("it is %s old %s, %s or more is presumed stale", round(e.Age), clock, round(p.StaleAfter))}
+		e.conclude(Stale, Presumed, fmt.Sprintf("it is %s old %s, %s or more is presumed stale", round(e.Age), clock, round(p.StaleAfter)))
 	} else {
-		e.Status = Active
-		e.Reasons = []string{fmt.Sprintf("it is %s old %s, under %s is presumed active", round(e.Age), clock, round(p.StaleAfter))}
+		e.conclude(Active, Presumed, fmt.Sprintf("it is %s old %s, under %s is presumed active", round(e.Age), clock, round(p.StaleAfter)))
 	}
 	return e
+}
+
+func (e *Entry) conclude(s Status, c Confidence, reason string) {
+	e.Status, e.Confidence = s, c
+	e.Reasons = append(e.Reasons, reason)
+}
+
+// byHolder decides on a lock that the holder record names: rules 2 and 3.
+func (e *Entry) byHolder(h *HolderSeen, p Policy) {
+	r := h.Record
+	e.Reasons = append(e.Reasons, fmt.Sprintf("the holder record of run %s names it", r.RunID))
+	if h.CI.URL != "" {
+		run := h.CI.Run
+		e.Run = &run
+	} else if r.CI != nil {
+		e.Run = &Run{URL: r.CI.URL}
+	}
+	life, why := h.life(p)
+	switch {
+	case life == Alive:
+		e.conclude(Active, Proven, why)
+	case life == Over:
+		e.conclude(Stale, Proven, why)
+	case h.Age < p.HolderTTL+p.Grace:
+		e.conclude(Active, Presumed, why+fmt.Sprintf("; nothing more is known, it counts as active for %s", round(p.Grace)))
+	default:
+		e.conclude(Stale, Presumed, why+"; nothing more is known of it")
+	}
+}
+
+// byRuns decides on a lock that no record names by the CI runs that could have
+// taken it: rule 4. It leaves open what it cannot decide.
+func (e *Entry) byRuns(runs []RunSeen) bool {
+	var over, open int
+	for _, r := range runs {
+		if !r.holds(e.Info.Created) {
+			continue
+		}
+		run := r.Run
+		switch r.Life {
+		case Alive:
+			e.Run = &run
+			e.conclude(Active, Presumed, "the CI run "+run.URL+" could have taken it and is still going")
+			return true
+		case Over:
+			e.Run = &run
+			over++
+		default:
+			open++
+		}
+	}
+	if over == 0 || open > 0 {
+		e.Run = nil
+		return false
+	}
+	e.conclude(Stale, Presumed, fmt.Sprintf("every CI run that could have taken it is over (%d)", over))
+	return true
+}
+
+// names reports whether the record is of the run that took the lock: by
+// terraform's lock ID, or where that is not known yet, by user, host and time
+// while a stage goes on in which terraform takes a lock. Both times are of the
+// same host's clock.
+func (h *HolderSeen) names(info Info) bool {
+	r := h.Record
+	if h.Problem != "" || r.RunID == "" {
+		return false
+	}
+	if r.LockID != "" {
+		return r.LockID == info.ID
+	}
+	return r.Who == info.Who && r.TakesLock() && !info.Created.Before(r.Started) && !info.Created.After(r.Beat)
+}
+
+// TakesLock reports whether terraform takes its lock in the record's stage.
+func (r Record) TakesLock() bool { return r.Stage == "plan" || r.Stage == "apply" || r.Stage == "restore" }
+
+// life says what is known of the record's holder, and from what.
+func (h *HolderSeen) life(p Policy) (Life, string) {
+	r := h.Record
+	ran := fmt.Sprintf("its heartbeat ran out: it was renewed %s ago, %s is the limit", round(h.Age), round(p.HolderTTL))
+	switch {
+	case h.Process == Over:
+		return Over, fmt.Sprintf("its process %d ran on this host and is gone", r.PID)
+	case h.Age < p.HolderTTL:
+		return Alive, fmt.Sprintf("its heartbeat is %s old, at stage %s", round(h.Age), r.Stage)
+	case h.Process == Alive:
+		return Alive, fmt.Sprintf("%s, but its process %d still runs on this host", ran, r.PID)
+	case h.CI.Life == Alive:
+		return Alive, fmt.Sprintf("%s, but its CI run %s is %s", ran, h.CI.URL, h.CI.Status)
+	case h.CI.Life == Over:
+		return Over, fmt.Sprintf("%s, and its CI run %s is over: %s", ran, h.CI.URL, cmp.Or(h.CI.Conclusion, h.CI.Status))
+	}
+	return NotKnown, ran
+}
+
+// Living reports whether somebody holds the record: it keeps other runs out.
+// A record that nobody renews and that tells of no life may be taken over.
+func (h *HolderSeen) Living(p Policy) bool {
+	life, _ := h.life(p)
+	return life == Alive
+}
+
+// judgeHolder reports a living record as an active entry of its own, also while
+// terraform holds no lock. A record that cannot be read blocks as long as
+// somebody renews it.
+func judgeHolder(state string, h *HolderSeen, p Policy) (Entry, bool) {
+	if h == nil {
+		return Entry{}, false
+	}
+	e := Entry{Observation: Observation{Store: Holder, Raw: h.Raw, Match: h.Match}, Age: h.Age}
+	if h.Problem != "" {
+		e.Status, e.Reasons = Unclear, []string{h.Problem, fmt.Sprintf("it was written %s ago", round(h.Age))}
+		return e, h.Age < p.HolderTTL
+	}
+	life, why := h.life(p)
+	r := h.Record
+	e.Info = Info{ID: r.RunID, Operation: "tfguard " + r.Command + ", stage " + r.Stage, Who: r.Who, Created: r.Started, Path: state}
+	e.Age = max(r.Beat.Sub(r.Started), 0) + h.Age
+	if r.CI != nil {
+		e.Run = &Run{URL: r.CI.URL, Status: h.CI.Status, Conclusion: h.CI.Conclusion}
+	}
+	e.conclude(Active, Proven, why)
+	return e, life == Alive
 }
 
 func round(d time.Duration) time.Duration {
@@ -198,13 +334,21 @@ func (e ReportEntry) Name() string {
 	return e.Fingerprint
 }
 
-// Count is the number of distinct locks: one ID in both stores is one lock.
+// Count is the number of distinct locks: one ID in both stores is one lock, and
+// a holder record counts only where terraform holds none.
 func (r Report) Count() int {
-	distinct := map[string]bool{}
+	locks, holders := map[string]bool{}, map[string]bool{}
 	for _, e := range r.Locks {
-		distinct[cmp.Or(e.ID, e.Fingerprint)] = true
+		if e.Store == Holder {
+			holders[e.Fingerprint] = true
+		} else {
+			locks[cmp.Or(e.ID, e.Fingerprint)] = true
+		}
 	}
-	return len(distinct)
+	if len(locks) > 0 {
+		return len(locks)
+	}
+	return len(holders)
 }
 
 // StaleIDs are the IDs that a person may approve, sorted.

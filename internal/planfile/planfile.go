@@ -213,6 +213,7 @@ func Bind(in, out string, b Binding) (err error) {
 	if err := tmp.Close(); err != nil {
 		return err
 	}
+	z.Close() // on Windows an open file is not replaced
 	return os.Rename(tmp.Name(), out)
 }
 

@@ -37,6 +37,10 @@ func validation(message string) *dynamoErr {
 	return &dynamoErr{kind: "com.amazon.coral.validate#ValidationException", message: message, status: http.StatusBadRequest}
 }
 
+func serialization(message string) *dynamoErr {
+	return &dynamoErr{kind: "com.amazon.coral.service#SerializationException", message: message, status: http.StatusBadRequest}
+}
+
 func noTable(name string) *dynamoErr {
 	return dynamoErrorf("ResourceNotFoundException", "Requested resource not found: Table: %s not found", name)
 }
@@ -82,7 +86,7 @@ func operation[In any](fn func(*Server, *In) (any, error)) func(*Server, []byte)
 		case err != nil && strings.HasPrefix(err.Error(), "json: unknown field"):
 			return nil, validation("The sandbox does not know the parameter " + strings.TrimPrefix(err.Error(), "json: unknown field "))
 		case err != nil:
-			return nil, &dynamoErr{kind: "com.amazon.coral.service#SerializationException", message: err.Error(), status: http.StatusBadRequest}
+			return nil, serialization(err.Error())
 		}
 		return fn(s, &in)
 	}
@@ -113,7 +117,7 @@ func (s *Server) serveDynamo(w http.ResponseWriter, r *http.Request, id string) 
 			return nil, &dynamoErr{kind: "com.amazon.coral.service#RequestEntityTooLargeException", message: "Request size is larger than 16 MB", status: http.StatusRequestEntityTooLarge}
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read body: %w", err)
+			return nil, serialization("The request body cannot be read: " + err.Error())
 		}
 		if tooDeep(body) {
 			return nil, validation("Nesting Levels have exceeded supported limits")

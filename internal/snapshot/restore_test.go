@@ -302,13 +302,19 @@ func TestRestoreRefusesSnapshot(t *testing.T) {
 			delete(meta, metaSHA256)
 			tamper(c, key, doc[:100], meta)
 		}, ErrRefused},
-		{"with other content", oldest, func(c *cloud) { tamper(c, key, strings.Replace(doc, "7", "8", 1), metaOf(c, key)) }, ErrRefused},
+		{"with other content", oldest, func(c *cloud) { tamper(c, key, strings.Replace(doc, `"value": 7`, `"value": 8`, 1), metaOf(c, key)) }, ErrRefused},
+		{"with a line more, without a checksum of ours", oldest, func(c *cloud) {
+			meta := metaOf(c, key)
+			delete(meta, metaSHA256)
+			tamper(c, key, doc+"\n", meta)
+		}, ErrRefused},
 		{"with another serial than its metadata", oldest, func(c *cloud) {
 			meta := metaOf(c, key)
 			delete(meta, metaSHA256)
 			tamper(c, key, stateJSON(2, lineage, ""), meta)
 		}, ErrRefused},
-		{"with another lineage than its metadata", oldest, func(c *cloud) {
+		{"with another lineage than its metadata, though it were the state's", oldest, func(c *cloud) {
+			c.put(c.addr.Key, stateJSON(2, strings.ToUpper(lineage), ""))
 			meta := metaOf(c, key)
 			delete(meta, metaSHA256)
 			tamper(c, key, stateJSON(1, strings.ToUpper(lineage), ""), meta)

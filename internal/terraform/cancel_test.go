@@ -222,12 +222,12 @@ func TestOutputThatIsHeldOpen(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := tf.Apply(t.Context(), "plan"); err != nil {
+		if err := tf.Apply(t.Context(), "held.plan"); err != nil {
 			t.Errorf("the apply ended with 0: %v", err)
 		}
 	})
 	wg.Go(func() {
-		_, err := tf.Plan(t.Context(), "plan")
+		_, err := tf.Plan(t.Context(), "held.plan") // a name of its own: others run beside
 		var f *Failure
 		if !errors.As(err, &f) || f.ExitCode != 2 || !strings.Contains(err.Error(), "keeps its output open") {
 			t.Errorf("got %v", err)

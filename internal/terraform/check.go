@@ -177,8 +177,11 @@ func validation(out []byte, add func(event.Diagnostic)) (valid, ok bool) {
 		Valid       *bool            `json:"valid"`
 		Diagnostics []jsonDiagnostic `json:"diagnostics"`
 	}
-	start := bytes.Index(out, []byte("{\n"))
-	if start < 0 || json.NewDecoder(bytes.NewReader(out[start:])).Decode(&answer) != nil || answer.Valid == nil {
+	if !bytes.HasPrefix(out, []byte("{")) {
+		_, rest, _ := bytes.Cut(out, []byte("\n{\n"))
+		out = append([]byte("{"), rest...)
+	}
+	if json.NewDecoder(bytes.NewReader(out)).Decode(&answer) != nil || answer.Valid == nil {
 		return false, false
 	}
 	for _, d := range answer.Diagnostics {

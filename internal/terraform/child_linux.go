@@ -29,18 +29,39 @@ func interruptChild(match func(argv []string) bool) {
 	}
 }
 
+// findChild looks among the children that the kernel lists, and where that
+// fails, which it may while others start and end, at every process.
 func findChild(match func(argv []string) bool) (int, bool) {
-	var found []int
-	dirs, _ := filepath.Glob("/proc/[0-9]*")
-	for _, d := range dirs {
-		if pid, err := strconv.Atoi(filepath.Base(d)); err == nil && isChild(pid, match) {
-			found = append(found, pid)
+	var children []string
+	threads, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, t := range threads {
+		b, _ := os.ReadFile(t)
+		children = append(children, strings.Fields(string(b))...)
+	}
+	if pid, ok := only(children, match); ok {
+		return pid, true
+	}
+	all, _ := filepath.Glob("/proc/[0-9]*")
+	for i, d := range all {
+		all[i] = filepath.Base(d)
+	}
+	return only(all, match)
+}
+
+// only gives the one child that matches among pids; several are none.
+func only(pids []string, match func(argv []string) bool) (int, bool) {
+	found := 0
+	for _, p := range pids {
+		pid, err := strconv.Atoi(p)
+		if err != nil || !isChild(pid, match) {
+			continue
 		}
+		if found != 0 {
+			return 0, false
+		}
+		found = pid
 	}
-	if len(found) != 1 {
-		return 0, false
-	}
-	return found[0], true
+	return found, found != 0
 }
 
 func isChild(pid int, match func(argv []string) bool) bool {

@@ -61,8 +61,7 @@ type ReleasesSource struct {
 
 const (
 	askTimeout     = 15 * time.Second // for `terraform version`
-	listTimeout    = time.Minute      // for the list of releases
-	installTimeout = 10 * time.Minute // for the download
+	installTimeout = 10 * time.Minute // for the list of releases and the download
 	maxDownload    = 1 << 30          // bytes of one answer
 )
 

@@ -14,7 +14,7 @@ import (
 )
 
 func TestMuchOutputDoesNotGrowMemory(t *testing.T) {
-	tf, _, _ := stand(t, "prints a lot", Options{})
+	tf, _, _ := standBeside(t, "prints a lot", Options{}) // alone, for the sake of the memory
 	tf.sink = discard{}
 	p, err := tf.Plan(t.Context(), "plan")
 	if err != nil {
@@ -42,7 +42,7 @@ func TestALineWithoutEndIsCut(t *testing.T) {
 	if err != nil || p.Add != 1 {
 		t.Errorf("what follows the long line is lost: %+v, %v", p, err)
 	}
-	for _, o := range only[event.Output](rec) {
+	for _, o := range typed[event.Output](rec) {
 		if n := len([]rune(o.Text)); n > maxMessage+1 {
 			t.Errorf("an output of %d runes", n)
 		}
@@ -90,10 +90,10 @@ func TestHostileOutputIsData(t *testing.T) {
 		t.Fatal("no error")
 	}
 	texts := []string{err.Error()}
-	for _, o := range only[event.Output](rec) {
+	for _, o := range typed[event.Output](rec) {
 		texts = append(texts, o.Text)
 	}
-	ds := only[event.Diagnostic](rec)
+	ds := typed[event.Diagnostic](rec)
 	if len(ds) != 1 || ds[0].Line != 0 {
 		t.Errorf("got %+v", ds)
 	}
@@ -106,7 +106,7 @@ func TestHostileOutputIsData(t *testing.T) {
 		}
 	}
 	var warned bool
-	for _, o := range only[event.Output](rec) {
+	for _, o := range typed[event.Output](rec) {
 		warned = warned || o.Detail && o.Text == "Warning: no such file"
 	}
 	if !warned {
@@ -137,6 +137,28 @@ func TestTail(t *testing.T) {
 	w.Write([]byte("0123456789"))
 	if w.text() != "56789" {
 		t.Errorf("got %q", w.text())
+	}
+}
+
+func TestValidation(t *testing.T) {
+	const bad = "{\n  \"valid\": false, \"diagnostics\": [{\"severity\": \"error\", \"summary\": \"s\"}]\n}\n"
+	for name, c := range map[string]struct {
+		out       string
+		valid, ok bool
+		found     int
+	}{
+		"valid":                     {"{\n  \"valid\": true\n}", true, true, 0},
+		"not valid":                 {bad, false, true, 1},
+		"behind a warning":          {"Warning: {x}\n\n│ more {\n" + bad, false, true, 1},
+		"cut off":                   {bad[:30], false, false, 0},
+		"nothing":                   {"", false, false, 0},
+		"an object of another kind": {"{\n  \"x\": 1\n}", false, false, 0},
+	} {
+		found := 0
+		valid, ok := validation([]byte(c.out), func(event.Diagnostic) { found++ })
+		if valid != c.valid || ok != c.ok || found != c.found {
+			t.Errorf("%s: got %v, %v, %d diagnostics", name, valid, ok, found)
+		}
 	}
 }
 

@@ -23,7 +23,7 @@ func (t *Terraform) Plan(ctx context.Context, out string) (event.Plan, error) {
 		return event.Plan{}, err
 	}
 	diags := &diagnostics{emit: t.emit}
-	plan := planned{source: "plan", say: t.say}
+	plan := planned{say: t.say, Plan: event.Plan{Addresses: []event.Change{}}}
 	stdout := t.messages("plan", diags, plan.read)
 	var changed bool
 	err = t.run(ctx, tf, command{
@@ -73,7 +73,6 @@ func (t *Terraform) planOptions(out string) []tfexec.PlanOption {
 // planned gathers a plan from the messages of `plan -json`.
 type planned struct {
 	event.Plan
-	source   string
 	say      func(source, text string, detail bool)
 	complete bool // the summary has come
 }
@@ -94,5 +93,5 @@ func (p *planned) read(m message) {
 	case m.Type == "change_summary" && m.Changes != nil:
 		p.Add, p.Change, p.Destroy, p.complete = m.Changes.Add, m.Changes.Change, m.Changes.Remove, true
 	}
-	p.say(p.source, m.Message, true)
+	p.say("plan", m.Message, true)
 }

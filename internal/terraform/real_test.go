@@ -118,14 +118,14 @@ func TestTheWholeSequence(t *testing.T) {
 		t.Fatal(err)
 	}
 	phases := map[string]int{}
-	for _, r := range only[event.Resource](rec) {
+	for _, r := range typed[event.Resource](rec) {
 		phases[r.Action+" "+r.Phase]++
 	}
 	if phases["create started"] != 2 || phases["create done"] != 2 || len(phases) != 2 {
 		t.Errorf("got %v", phases)
 	}
 	var said []string
-	for _, o := range only[event.Output](rec) {
+	for _, o := range typed[event.Output](rec) {
 		if !o.Detail {
 			said = append(said, o.Text)
 		}
@@ -213,7 +213,7 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 	if _, err := tf.Plan(ctx, filepath.Join(t.TempDir(), "plan")); !errors.As(err, &f) || f.Error() != "terraform plan: Reference to undeclared input variable" {
 		t.Errorf("got %v", err)
 	}
-	ds := only[event.Diagnostic](rec)
+	ds := typed[event.Diagnostic](rec)
 	if len(ds) != 1 || ds[0].File != "main.tf" || ds[0].Line != 2 || ds[0].Snippet != "  input = var.nope" || ds[0].Severity != "error" {
 		t.Errorf("validate and plan find one and the same error: got %+v", ds)
 	}
@@ -229,7 +229,7 @@ func TestTextErrorsBecomeDiagnostics(t *testing.T) {
 	if err := tf.Init(ctx); !errors.As(err, &f) || f.Error() != "terraform init: Unsupported block type" || f.Diagnostics[0].File != "main.tf" || f.Diagnostics[0].Line != 1 {
 		t.Errorf("got %v: %+v", err, f.Diagnostics)
 	}
-	if ds := only[event.Diagnostic](rec); len(ds) == 0 {
+	if ds := typed[event.Diagnostic](rec); len(ds) == 0 {
 		t.Error("init's errors are not emitted")
 	}
 }
@@ -273,7 +273,7 @@ func TestHeldLock(t *testing.T) {
 		t.Error("the lock is left")
 	}
 	var failed bool
-	for _, r := range only[event.Resource](rec) {
+	for _, r := range typed[event.Resource](rec) {
 		failed = failed || r.Phase == "failed"
 	}
 	if !failed {

@@ -99,6 +99,11 @@ func (c command) wait(ctx context.Context, g *gate, done <-chan error) (error, b
 				running = g.running
 			}
 		case <-running:
+			select {
+			case err := <-done: // it ended by itself
+				return err, interrupted
+			default:
+			}
 			running, interrupted = nil, true
 			g.cancel() // terraform-exec interrupts, once
 			if c.again > 0 {

@@ -240,8 +240,8 @@ func (r *recorder) all() []event.Event {
 	return append([]event.Event{}, r.events...)
 }
 
-// only gives the events of one type.
-func only[E event.Event](r *recorder) []E {
+// typed gives the events of one type.
+func typed[E event.Event](r *recorder) []E {
 	var out []E
 	for _, e := range r.all() {
 		if x, ok := e.(E); ok {

@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -73,8 +74,8 @@ func NewFaulty(t testing.TB, target string) *Faulty {
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	}
 	f := Wrap(proxy)
-	t.Cleanup(func() { close(f.ended) })
 	f.URL = Serve(t, f)
+	t.Cleanup(func() { close(f.ended) }) // before the server waits for its handlers
 	return f
 }
 
@@ -147,6 +148,12 @@ func (f *Faulty) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.next.ServeHTTP(w, r)
 		return
 	}
+	// A server learns that its client is gone only after it has read the body.
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
 	if p.Before != nil {
 		p.Before(r)
 	}
@@ -173,7 +180,6 @@ func (f *Faulty) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if p.Answer != nil {
 		if a := p.Answer(r); a != nil {
-			_, _ = io.Copy(io.Discard, r.Body)
 			for k, v := range a.Header {
 				w.Header().Set(k, v)
 			}

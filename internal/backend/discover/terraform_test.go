@@ -73,7 +73,7 @@ func TestTerraformResolvesTheSame(t *testing.T) {
 		{name: "files that look like overrides", files: map[string]string{"backend-override.tf": basic, ".x_override.tf": elsewhere, "y_override.tf~": elsewhere}, bucket: state},
 		{
 			name:  "JSON",
-			files: map[string]string{"main.tf.json": `{"terraform":{"backend":{"s3":{"bucket":"` + state + `","key":"k","region":"us-east-1","use_path_style":"true","allowed_account_ids":["` + sandbox.AccountID + `"]}}}}`}, bucket: state,
+			files: map[string]string{"main.tf.json": `{"terraform":{"backend":{"s3":{"bucket":"` + state + `","key":"k","region":"us-east-1","use_path_style":"true","forbidden_account_ids":["111111111111","222222222222"]}}}}`}, bucket: state,
 		},
 		{
 			name: "types that are converted", bucket: state,

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -360,7 +361,10 @@ func Failures(t *testing.T, at func(t *testing.T, url string) Store) {
 		}
 	})
 	t.Run("nobody answers until the caller gives up", func(t *testing.T) {
-		url := testkit.Serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+		url := testkit.Serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body) // else the server does not see that its client is gone
+			<-r.Context().Done()
+		}))
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
 		began := time.Now()

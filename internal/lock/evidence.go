@@ -1,0 +1,146 @@
+package lock
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Record is tfguard's holder record: what a run writes beside the state while
+// it goes on, since terraform's Who (user@host) names no CI run.
+type Record struct {
+	Version  int       `json:"version"` // 1
+	RunID    string    `json:"run_id"`
+	Command  string    `json:"command"` // apply, destroy, plan, restore
+	CI       *CIRun    `json:"ci,omitempty"`
+	Commit   string    `json:"commit,omitempty"`
+	Who      string    `json:"who"`  // user@host, as terraform writes it into its lock
+	Host     Host      `json:"host"` // where the process is
+	PID      int       `json:"pid"`
+	Began    string    `json:"process_start"` // of the process, in the kernel's own unit
+	LockID   string    `json:"lock_id"`       // terraform's, empty until it is known
+	Stage    string    `json:"stage"`
+	InFlight []string  `json:"in_flight"` // addresses of resources being changed now
+	Started  time.Time `json:"started"`   // by the holder's clock
+	Beat     time.Time `json:"beat"`      // of this writing, by the holder's clock
+}
+
+// Host identifies where a process number means something: two containers on
+// one machine share the boot, and neither sees the other's processes.
+type Host struct {
+	Name string `json:"name"`
+	Boot string `json:"boot_id"`       // changes with each start of the machine; empty: not known
+	PIDs string `json:"pid_namespace"` // empty: not known
+}
+
+// CIRun names a run of a CI system.
+type CIRun struct {
+	System     string `json:"system"` // "github", "gitlab"
+	Server     string `json:"server"` // such as https://github.com; data, never asked
+	Repository string `json:"repository"`
+	ID         string `json:"run_id"`
+	Attempt    int    `json:"attempt"`
+	Job        string `json:"job"`
+	URL        string `json:"url"`
+}
+
+// Life is what is known of a process or a CI run.
+type Life string
+
+// What can be known. A failed question is NotKnown, never Over.
+const (
+	NotKnown Life = ""
+	Alive    Life = "alive"
+	Over     Life = "over"
+)
+
+// RunSeen is a CI run as its system reported it.
+type RunSeen struct {
+	Run
+	Life    Life
+	Started time.Time // of the attempt
+	Ended   time.Time // zero while it goes on
+}
+
+// holds reports whether the run can have taken a lock at a time: it went on
+// then. A lock is taken some time after a run has started, never before.
+func (r RunSeen) holds(at time.Time) bool {
+	return !at.Before(r.Started) && (r.Ended.IsZero() || !at.After(r.Ended))
+}
+
+// HolderSeen is the holder record as it was read, with what is known of its
+// holder.
+type HolderSeen struct {
+	Record  Record
+	Raw     []byte        // byte for byte
+	Match   string        // its ETag, for conditional writes
+	Age     time.Duration // since its last writing, by the server's clock alone
+	Problem string        // why the record cannot be used; then Record is empty
+	CI      RunSeen       // of Record.CI; Life is NotKnown where nobody could be asked
+	Process Life          // of Record.PID; NotKnown on another host
+}
+
+// Evidence is what is known beside the lock records.
+type Evidence struct {
+	Holder *HolderSeen // nil: there is no record, or it is this run's own
+	// Runs are the CI runs that could have taken a lock, this run left out; nil
+	// where they are not known.
+	Runs []RunSeen
+}
+
+// maxInFlight bounds how many addresses a record names.
+const maxInFlight = 200
+
+// Encode gives the record's bytes.
+func (r Record) Encode() ([]byte, error) {
+	r.Version = 1
+	if r.InFlight == nil {
+		r.InFlight = []string{}
+	}
+	r.InFlight = r.InFlight[:min(len(r.InFlight), maxInFlight)]
+	b, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encode holder record: %w", err)
+	}
+	return b, nil
+}
+
+// ParseRecord reads a holder record. Its error says in words for people why it
+// cannot be used. What the strings say is data of whoever may write the bucket.
+func ParseRecord(raw []byte) (Record, error) {
+	var r Record
+	if len(raw) >= MaxRecord {
+		return r, fmt.Errorf("the holder record is longer than %d bytes", MaxRecord)
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if err := dec.Decode(&r); err != nil || dec.More() {
+		return Record{}, errors.New("the holder record is not JSON of one")
+	}
+	switch {
+	case r.Version != 1:
+		return Record{}, fmt.Errorf("the holder record is of version %d, which a newer tfguard wrote", r.Version)
+	case !UsableID(r.RunID):
+		return Record{}, errors.New("the holder record has no usable run id")
+	case r.LockID != "" && !UsableID(r.LockID):
+		return Record{}, errors.New("the holder record's lock ID has characters that no lock ID has")
+	case r.Started.IsZero() || r.Beat.Before(r.Started):
+		return Record{}, errors.New("the holder record's times are not usable")
+	case len(r.InFlight) > maxInFlight:
+		return Record{}, fmt.Errorf("the holder record names more than %d resources", maxInFlight)
+	}
+	for _, f := range append([]string{r.Command, r.Commit, r.Who, r.Host.Name, r.Host.Boot, r.Host.PIDs, r.Began, r.Stage}, r.InFlight...) {
+		if len(f) > maxField {
+			return Record{}, fmt.Errorf("a field of the holder record is longer than %d bytes", maxField)
+		}
+	}
+	if c := r.CI; c != nil {
+		for _, f := range []string{c.System, c.Server, c.Repository, c.ID, c.Job, c.URL} {
+			if len(f) > maxField {
+				return Record{}, fmt.Errorf("a field of the holder record is longer than %d bytes", maxField)
+			}
+		}
+	}
+	return r, nil
+}
