@@ -11,6 +11,7 @@ import (
 	"github.com/tfguard/tfguard/internal/backend/discover"
 	"github.com/tfguard/tfguard/internal/config"
 	"github.com/tfguard/tfguard/internal/lock"
+	"github.com/tfguard/tfguard/internal/lock/holder"
 	"github.com/tfguard/tfguard/internal/pipeline"
 	"github.com/tfguard/tfguard/internal/planfile"
 	"github.com/tfguard/tfguard/internal/quote"
@@ -152,6 +153,8 @@ func tell(ctx context.Context, err error) told {
 	case errors.As(err, &blocked):
 		t.code, t.msg = verdictCode(blocked.Verdict.Status), quote.Line(blocked.Error(), 2000)
 		t.hint = lockHint(blocked.Verdict)
+	case errors.Is(err, holder.ErrLost), errors.Is(context.Cause(ctx), holder.ErrLost):
+		t.code, t.msg, t.hint = ExitActive, holder.ErrLost.Error()+"; this run stopped", "tfguard locks"
 	case errors.As(err, &changed):
 		t.code, t.msg, t.hint = ExitChanged, quote.Line(changed.Error(), 2000), "tfguard locks"
 	case errors.As(err, &refused):

@@ -13,6 +13,7 @@ import (
 	"github.com/tfguard/tfguard/internal/lock"
 	"github.com/tfguard/tfguard/internal/pipeline"
 	"github.com/tfguard/tfguard/internal/snapshot"
+	"github.com/tfguard/tfguard/internal/terraform"
 )
 
 func restoreCommand(s Streams) *cli.Command {
@@ -42,11 +43,7 @@ func (r *run) restore(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	tf, err := r.terraform(ctx, "restore")
-	if err != nil {
-		return err
-	}
-	version, err := tf.Version(ctx)
+	version, err := p.Applier.(*terraform.Terraform).Version(ctx)
 	if err != nil {
 		return err
 	}
@@ -73,6 +70,10 @@ func (r *run) restore(ctx context.Context, id string) error {
 	if t.table != nil {
 		o.Digests = t.table
 	}
+	if err := p.Enter(ctx); err != nil {
+		return err
+	}
+	defer p.Holder.Release(ctx)
 	done, err := store.Restore(ctx, chosen.ID, o)
 	if err != nil {
 		return r.explainRestore(ctx, t, err)

@@ -26,16 +26,18 @@ type run struct {
 	started time.Time
 	streams Streams
 	set     *settings
-	sink    event.Sink
+	sink    *fanOut
 	folder  *engine.Run // nil until it is made
 	system  *ci.GitHub  // nil outside CI
+	cancel  context.CancelCauseFunc
 }
 
 // reported runs body and tells its story: events to the printer, the result to
 // the CI system, and last, always, run_finished.
 func reported(c *cli.Context, s Streams, body func(context.Context, *run) error) error {
-	ctx := c.Context
-	r := &run{id: engine.NewID(time.Now()), command: c.Command.Name, started: time.Now(), streams: s, system: ci.Detect(os.Getenv)}
+	ctx, cancel := context.WithCancelCause(c.Context)
+	defer cancel(nil)
+	r := &run{cancel: cancel, id: engine.NewID(time.Now()), command: c.Command.Name, started: time.Now(), streams: s, system: ci.Detect(os.Getenv)}
 	collector := ci.NewCollector(r.command, r.id)
 	dir := c.String("chdir")
 	set, err := newSettings(c, s)
@@ -57,9 +59,11 @@ func reported(c *cli.Context, s Streams, body func(context.Context, *run) error)
 	if r.folder != nil {
 		_ = r.folder.Close() // the plan is gone, or was never there
 	}
+	var told error
 	end := event.RunFinished{Status: event.OK, Seconds: time.Since(r.started).Seconds()}
 	if err != nil {
 		t := tell(ctx, err)
+		told = &codeError{code: t.code, msg: t.msg, hint: t.hint}
 		end.ExitCode, end.Status = t.code, statusOf(t.code)
 		own := event.Diagnostic{Severity: "error", Summary: t.msg, Hint: t.hint}
 		if t.msg != "" && !alreadyTold(err) {
@@ -72,6 +76,9 @@ func reported(c *cli.Context, s Streams, body func(context.Context, *run) error)
 		end.Status = event.NoChanges
 	}
 	r.sink.Emit(end)
+	if err != nil {
+		err = told
+	}
 	if r.system != nil {
 		result := collector.Result()
 		tellOutputs(s, r.system, result)
@@ -114,31 +121,22 @@ func warn(s Streams, err error) {
 	fmt.Fprintf(s.Err, "tfguard: warning: %s\n", quote.Line(err.Error(), 1000))
 }
 
-// fanOut gives every event to several sinks, in one order. A diagnostic that
-// was there before (validate and plan find the same errors) is left out.
+// fanOut gives every event to several sinks, in one order.
 type fanOut struct {
 	mu    sync.Mutex
 	sinks []event.Sink
-	seen  map[event.Diagnostic]bool
 }
 
-// maxSeen bounds what fanOut remembers.
-const maxSeen = 1000
+func (f *fanOut) add(s event.Sink) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sinks = append(f.sinks, s)
+}
 
+// Emit implements event.Sink.
 func (f *fanOut) Emit(e event.Event) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if d, ok := e.(event.Diagnostic); ok {
-		if f.seen[d] {
-			return
-		}
-		if f.seen == nil {
-			f.seen = map[event.Diagnostic]bool{}
-		}
-		if len(f.seen) < maxSeen {
-			f.seen[d] = true
-		}
-	}
 	for _, s := range f.sinks {
 		s.Emit(e)
 	}

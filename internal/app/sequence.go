@@ -157,10 +157,13 @@ func (r *run) pipeline(ctx context.Context, saved, what string) (*pipeline.Pipel
 	if err != nil {
 		return nil, nil, err
 	}
+	t.self = r.id
+	keep := &keeper{t: t, run: r, required: set.file.Locks.Holder != nil && *set.file.Locks.Holder == "required", lost: r.cancel}
+	r.sink.add(keep)
 	if r.folder, err = engine.NewRun(set.dir, r.id); err != nil {
 		return nil, nil, err
 	}
-	tf, err := r.terraform(ctx, what)
+	tf, err := r.terraform(ctx, what, keep.Locked)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -178,6 +181,7 @@ func (r *run) pipeline(ctx context.Context, saved, what string) (*pipeline.Pipel
 		Planner: plans,
 		Applier: tf,
 		States:  states,
+		Holder:  keep,
 		Person:  &person{streams: r.streams, sink: r.sink, auto: set.cli.Bool("auto-approve"), unlockStale: unlockStale, approved: values(set.cli, "approve-lock"), what: what},
 		Guard:   guard, Sink: r.sink,
 		Hooks: r.hooks(), SetUp: setUp,
@@ -189,7 +193,7 @@ func (r *run) pipeline(ctx context.Context, saved, what string) (*pipeline.Pipel
 }
 
 // terraform finds the binary and sets up how it is called.
-func (r *run) terraform(ctx context.Context, what string) (*terraform.Terraform, error) {
+func (r *run) terraform(ctx context.Context, what string, locked func(id string)) (*terraform.Terraform, error) {
 	set, c, f := r.set, r.set.cli, r.set.file.Terraform
 	bin, err := terraform.Find(ctx, terraform.Search{
 		Bin:      or(set, "terraform-bin", asString, f.Bin, ""),
@@ -217,6 +221,7 @@ func (r *run) terraform(ctx context.Context, what string) (*terraform.Terraform,
 		Destroy:     what == "destroy" || c.Bool("destroy"),
 		LockTimeout: or(set, "lock-timeout", asDuration, f.LockTimeout, 0),
 		Log:         r.folder,
+		LockLog:     r.folder.LockLog(), Locked: locked,
 	}, r.sink), nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -13,9 +15,11 @@ import (
 	"github.com/tfguard/tfguard/internal/backend"
 	"github.com/tfguard/tfguard/internal/backend/discover"
 	"github.com/tfguard/tfguard/internal/backend/setup"
+	"github.com/tfguard/tfguard/internal/ci"
 	"github.com/tfguard/tfguard/internal/lock"
 	"github.com/tfguard/tfguard/internal/lock/audit"
 	"github.com/tfguard/tfguard/internal/lock/dynamolock"
+	"github.com/tfguard/tfguard/internal/lock/holder"
 	"github.com/tfguard/tfguard/internal/lock/s3lock"
 	"github.com/tfguard/tfguard/internal/pipeline"
 	"github.com/tfguard/tfguard/internal/snapshot"
@@ -29,6 +33,10 @@ type lockStore interface {
 	Remove(ctx context.Context, o lock.Observation) error
 }
 
+type remover interface {
+	Remove(ctx context.Context, o lock.Observation) error
+}
+
 // Every adapter fits the interface it is wired to.
 var (
 	_ lockStore         = (*dynamolock.Store)(nil)
@@ -39,6 +47,7 @@ var (
 	_ pipeline.Checker  = (*checker)(nil)
 	_ pipeline.Planner  = (*planner)(nil)
 	_ pipeline.Person   = (*person)(nil)
+	_ pipeline.Holder   = (*keeper)(nil)
 )
 
 // target is one state: its backend, and everything in AWS that is read and
@@ -52,7 +61,14 @@ type target struct {
 	clients *awsclient.Clients
 	table   *dynamolock.Store // nil without a lock table
 	object  *s3lock.Store     // nil without use_lockfile
+	record  *holder.Store
 	audit   *audit.Log
+
+	runs ci.Runs // nil where no CI system can be asked
+	self string  // this run's id: its own holder record is no evidence
+
+	mu   sync.Mutex
+	seen *lock.HolderSeen // at the last Observe
 }
 
 // dataDir is where terraform keeps what init found: .terraform, or TF_DATA_DIR.
@@ -102,7 +118,9 @@ func (set *settings) target(ctx context.Context) (*target, error) {
 	if t.addr.Lockfile {
 		t.object = s3lock.New(t.clients.S3, t.addr, found.Settings)
 	}
-	t.audit = audit.New(t.clients.S3, t.addr, found.Settings)
+	t.record = holder.New(t.clients.S3, t.addr, awsclient.ObjectOf(found.Settings))
+	t.runs = ci.NewRuns(os.Getenv)
+	t.audit = audit.New(t.clients.S3, t.addr, awsclient.ObjectOf(found.Settings))
 	return t, nil
 }
 
@@ -142,10 +160,18 @@ func (t *target) stores() []lockStore {
 func (t *target) Observe(ctx context.Context) (lock.Verdict, error) {
 	stores := t.stores()
 	seen := make([]*lock.Observation, len(stores))
-	g, ctx := errgroup.WithContext(ctx)
+	var held *lock.HolderSeen
+	g, reading := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		held, err = t.record.Read(reading)
+		if backend.Is(err, backend.Denied) {
+			err = nil // a role that may not read it judges without
+		}
+		return err
+	})
 	for i, s := range stores {
 		g.Go(func() (err error) {
-			seen[i], err = s.Read(ctx)
+			seen[i], err = s.Read(reading)
 			return err
 		})
 	}
@@ -158,15 +184,60 @@ func (t *target) Observe(ctx context.Context) (lock.Verdict, error) {
 			there = append(there, *o)
 		}
 	}
-	return lock.Classify(t.addr.String(), there, lock.Evidence{}, t.policy, time.Now()), nil
+	ev := lock.Evidence{Holder: t.evidence(ctx, held)}
+	v := lock.Classify(t.addr.String(), there, ev, t.policy, time.Now())
+	if t.runs == nil || !slices.ContainsFunc(v.Locks, undecided) {
+		return v, nil
+	}
+	// Nobody's record names a lock: the CI runs of its time may tell.
+	for _, e := range v.Locks {
+		if undecided(e) {
+			runs, err := t.runs.Around(ctx, e.Info.Created)
+			if err == nil {
+				ev.Runs = append(ev.Runs, runs...)
+			}
+		}
+	}
+	return lock.Classify(t.addr.String(), there, ev, t.policy, time.Now()), nil
+}
+
+// undecided is a lock that was judged by its age alone.
+func undecided(e lock.Entry) bool {
+	return e.Confidence == lock.Presumed && e.Run == nil && e.Observation.Store != lock.Holder
+}
+
+// evidence completes what is known of the record's holder. This run's own
+// record is none.
+func (t *target) evidence(ctx context.Context, h *lock.HolderSeen) *lock.HolderSeen {
+	if h != nil && h.Problem == "" {
+		if h.Record.RunID == t.self {
+			return nil
+		}
+		h.Process = holder.Process(h.Record)
+		// A living record needs no witness.
+		if t.runs != nil && h.Record.CI != nil && !h.Living(t.policy) && h.Process != lock.Over {
+			h.CI, _ = t.runs.Run(ctx, *h.Record.CI) // not known is an answer
+		}
+	}
+	t.mu.Lock()
+	t.seen = h
+	t.mu.Unlock()
+	return h
+}
+
+func (t *target) holderSeen() *lock.HolderSeen {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.seen
 }
 
 // Remove removes exactly this lock and leaves a record of it in the bucket.
 func (t *target) Remove(ctx context.Context, e lock.Entry, approvedBy string) error {
+	removers := map[lock.Store]remover{lock.Holder: t.record}
 	for _, s := range t.stores() {
-		if s.Name() != e.Observation.Store {
-			continue
-		}
+		removers[s.Name()] = s
+	}
+	if s, ok := removers[e.Observation.Store]; ok {
 		// Once begun it is carried through: a removal whose record is missing
 		// would be worse than a cancel that comes a moment late.
 		clean, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)

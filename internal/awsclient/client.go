@@ -173,27 +173,28 @@ func (c *Clients) AccountID(ctx context.Context) (string, error) {
 
 // firstError gives the first error among diags, explained.
 func firstError(diags diag.Diagnostics, base *awsbase.Config) error {
-	for _, d := range diags.Errors() {
-		resource := "the AWS credentials"
-		switch {
-		case awsbase.IsCannotAssumeRoleError(d) && len(base.AssumeRole) > 0:
-			resource = base.AssumeRole[0].RoleARN
-		case base.AssumeRoleWithWebIdentity != nil:
-			resource = base.AssumeRoleWithWebIdentity.RoleARN
-		}
-		with, ok := d.(diag.DiagnosticWithErr)
-		if !ok {
-			return fmt.Errorf("set up the AWS clients: %s: %s", d.Summary(), d.Detail())
-		}
-		if awsbase.IsNoValidCredentialSourcesError(d) {
-			return noCredentials(with.Err())
-		}
-		if _, found := operation(with.Err()); found {
-			return Explain(with.Err(), resource)
-		}
+	errs := diags.Errors()
+	if len(errs) == 0 {
+		return nil
+	}
+	with, ok := errs[0].(diag.DiagnosticWithErr)
+	if !ok {
+		return fmt.Errorf("set up the AWS clients: %s: %s", errs[0].Summary(), errs[0].Detail())
+	}
+	if awsbase.IsNoValidCredentialSourcesError(errs[0]) {
+		return noCredentials(with.Err())
+	}
+	if _, found := operation(with.Err()); !found {
 		return fmt.Errorf("set up the AWS clients: %w", with.Err())
 	}
-	return nil
+	resource := "the AWS credentials"
+	switch {
+	case awsbase.IsCannotAssumeRoleError(errs[0]) && len(base.AssumeRole) > 0:
+		resource = base.AssumeRole[0].RoleARN
+	case base.AssumeRoleWithWebIdentity != nil:
+		resource = base.AssumeRoleWithWebIdentity.RoleARN
+	}
+	return Explain(with.Err(), resource)
 }
 
 // ServerTime is the service's clock when it answered, from the answer's Date

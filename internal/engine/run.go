@@ -77,16 +77,21 @@ func (r *Run) Write(p []byte) (int, error) { return r.log.Write(p) }
 // PlanFile is where the run's plan is while the run goes on.
 func (r *Run) PlanFile() string { return filepath.Join(r.Dir, "plan.tfplan") }
 
+// LockLog is where terraform logs the ID of its lock while the run goes on.
+func (r *Run) LockLog() string { return filepath.Join(r.Dir, "lock.log") }
+
 // LogFile is the log of everything terraform printed.
 func (r *Run) LogFile() string { return r.log.Name() }
 
-// Close removes the plan, which holds secrets, and closes the log.
+// Close removes what holds secrets, and closes the log.
 func (r *Run) Close() error {
-	err := os.Remove(r.PlanFile())
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
+	err := r.log.Close()
+	for _, f := range []string{r.PlanFile(), r.LockLog()} {
+		if e := os.Remove(f); !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
 	}
-	return errors.Join(err, r.log.Close())
+	return err
 }
 
 // prune removes the oldest run folders. Names sort by time; what is no run's

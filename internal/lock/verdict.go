@@ -200,7 +200,9 @@ func (h *HolderSeen) names(info Info) bool {
 }
 
 // TakesLock reports whether terraform takes its lock in the record's stage.
-func (r Record) TakesLock() bool { return r.Stage == "plan" || r.Stage == "apply" || r.Stage == "restore" }
+func (r Record) TakesLock() bool {
+	return r.Stage == "plan" || r.Stage == "apply" || r.Stage == "restore"
+}
 
 // life says what is known of the record's holder, and from what.
 func (h *HolderSeen) life(p Policy) (Life, string) {
@@ -265,6 +267,11 @@ func (e Entry) Name() string {
 		return e.Info.ID
 	}
 	return e.Observation.Fingerprint()
+}
+
+// OnlyOf reports whether there are locks and all of them have this ID.
+func (v Verdict) OnlyOf(id string) bool {
+	return len(v.Locks) > 0 && !slices.ContainsFunc(v.Locks, func(e Entry) bool { return e.Info.ID != id || e.Status == Unclear })
 }
 
 // Same reports whether both verdicts are on the same lock records, byte for

@@ -12,6 +12,7 @@ import (
 	"github.com/tfguard/tfguard/internal/backend"
 	"github.com/tfguard/tfguard/internal/event"
 	"github.com/tfguard/tfguard/internal/lock"
+	"github.com/tfguard/tfguard/internal/quote"
 )
 
 // BlockedError is a lock that stops the run.
@@ -45,50 +46,103 @@ func (e *ApprovalChangedError) Error() string {
 		e.Verdict.State, strings.Join(e.Approved, ", "))
 }
 
+// lockCheck ends with a state that nobody has locked and that this run is the
+// holder of, so that no other tfguard run gets in from here on.
 func (p *Pipeline) lockCheck(ctx context.Context, a backend.Address) (Free, string, error) {
-	v, err := p.awaitLock(ctx)
-	if err != nil {
-		return Free{}, "", err
+	until := p.Now().Add(p.Wait)
+	for {
+		v, err := p.awaitLock(ctx, until)
+		if err != nil {
+			return Free{}, "", err
+		}
+		note, err := p.free(ctx, a, v)
+		if err != nil || p.IgnoreLocks {
+			return Free{Target: Target{a}, seen: v}, note, err
+		}
+		err = p.Holder.Take(ctx)
+		if err == nil {
+			return Free{Target: Target{a}, seen: v}, note, nil
+		}
+		if !errors.Is(err, lock.ErrHeld) {
+			return Free{}, "", err
+		}
+		// Another run was faster: what it holds now is judged as any lock.
+		if !p.Now().Before(until) {
+			if v, err = p.Locks.Observe(ctx); err != nil {
+				return Free{}, "", err
+			}
+			if v.Status != lock.None {
+				p.Sink.Emit(event.Lock{Report: v.Report()})
+				return Free{}, "", &BlockedError{v}
+			}
+		}
+		if err := p.pause(ctx, p.Poll/10); err != nil {
+			return Free{}, "", err
+		}
 	}
-	free := Free{Target: Target{a}, seen: v}
+}
+
+// free says why a verdict lets the run go on, or removes what was approved.
+func (p *Pipeline) free(ctx context.Context, a backend.Address, v lock.Verdict) (string, error) {
 	switch {
 	case v.Status == lock.None && !a.Locked():
-		return free, "this backend has no locking", nil
+		return "this backend has no locking", nil
 	case v.Status == lock.None:
-		return free, "no lock", nil
+		return "no lock", nil
 	case p.IgnoreLocks:
-		return free, fmt.Sprintf("%s lock, ignored by --lock=false", v.Status), nil
+		return fmt.Sprintf("%s lock, ignored by --lock=false", v.Status), nil
 	case v.Status == lock.Stale:
-		note, err := p.unlockStale(ctx, v)
-		return free, note, err
+		return p.unlockStale(ctx, v)
 	}
-	return free, "", &BlockedError{v}
+	return "", &BlockedError{v}
 }
 
 // awaitLock judges the lock, and where that is wanted judges again until it is
 // no longer active or the waiting time is over.
-func (p *Pipeline) awaitLock(ctx context.Context) (lock.Verdict, error) {
-	until := p.Now().Add(p.Wait)
+func (p *Pipeline) awaitLock(ctx context.Context, until time.Time) (lock.Verdict, error) {
 	var last lock.Verdict
 	for first := true; ; first = false {
 		v, err := p.Locks.Observe(ctx)
 		if err != nil {
 			return v, err
 		}
-		if first || !v.Same(last) || v.Status != last.Status {
+		if first || !v.Same(last) {
 			p.Sink.Emit(event.Lock{Report: v.Report()})
 		}
 		last = v
 		if v.Status != lock.Active || p.IgnoreLocks || !p.Now().Before(until) {
 			return v, nil
 		}
-		// Jitter keeps those who wait for one lock from asking in step.
-		pause := min(p.Poll/2+rand.N(p.Poll), until.Sub(p.Now()))
-		select {
-		case <-ctx.Done():
-			return v, context.Cause(ctx)
-		case <-time.After(max(pause, time.Millisecond)):
+		if first {
+			p.Sink.Emit(event.Output{Source: string(LockCheck), Text: waitingFor(v, until.Sub(p.Now()))})
 		}
+		if err := p.pause(ctx, min(p.Poll, until.Sub(p.Now()))); err != nil {
+			return v, err
+		}
+	}
+}
+
+// waitingFor names the holder that is waited for.
+func waitingFor(v lock.Verdict, most time.Duration) string {
+	e := v.Locks[len(v.Locks)-1] // the holder record, where there is one: it knows most
+	text := fmt.Sprintf("waiting up to %s for %s (%s", most.Round(time.Second), e.Info.Who, e.Info.Operation)
+	if !e.Info.Created.IsZero() {
+		text += ", since " + e.Info.Created.Format("15:04:05") + " UTC"
+	}
+	return quote.Line(text+")", 500)
+}
+
+// pause waits about d. Jitter keeps those who wait for one lock from asking in
+// step.
+func (p *Pipeline) pause(ctx context.Context, d time.Duration) error {
+	d = max(d/2+rand.N(d/2+1), time.Millisecond)
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
 	}
 }
 

@@ -132,6 +132,7 @@ type Pipeline struct {
 	Planner Planner
 	Applier Applier
 	States  States
+	Holder  Holder
 	Person  Person
 	Guard   Guard
 	Sink    event.Sink
@@ -164,14 +165,23 @@ func (p *Pipeline) RunCheck(ctx context.Context) error {
 	return err
 }
 
+// Enter makes this run the holder of a state that nobody has locked, for what is
+// done to a state without terraform. The caller releases it.
+func (p *Pipeline) Enter(ctx context.Context) error {
+	_, err := step(ctx, p, LockCheck, p.Address, p.lockCheck)
+	return err
+}
+
 // RunPlan runs check → backend → lock-check → plan.
 func (p *Pipeline) RunPlan(ctx context.Context) (Outcome, error) {
+	defer p.Holder.Release(ctx)
 	planned, err := p.upToPlan(ctx)
 	return planned.outcome(), err
 }
 
 // RunApply runs the whole sequence.
 func (p *Pipeline) RunApply(ctx context.Context) (Outcome, error) {
+	defer p.Holder.Release(ctx)
 	planned, err := p.upToPlan(ctx)
 	if err != nil {
 		return planned.outcome(), err

@@ -5,10 +5,19 @@ import (
 	"fmt"
 
 	"github.com/tfguard/tfguard/internal/event"
+	"github.com/tfguard/tfguard/internal/state"
 )
 
 func (p *Pipeline) plan(ctx context.Context, free Free) (Planned, string, error) {
-	file, plan, from, err := p.Planner.Plan(ctx)
+	var (
+		file string
+		plan event.Plan
+		from state.Head
+	)
+	err := p.pastOwnLock(ctx, func() (err error) {
+		file, plan, from, err = p.Planner.Plan(ctx)
+		return err
+	})
 	if err != nil {
 		return Planned{}, "", p.explainLock(ctx, err)
 	}

@@ -10,20 +10,27 @@ import (
 	"github.com/tfguard/tfguard/internal/state"
 )
 
-// recheck makes sure that nobody took the lock and nobody wrote the state
-// since the plan was made. It does not wait: after another run's apply the
-// plan would not hold any more.
+// recheck makes sure that nobody took the lock since the plan was made, and
+// that this run is still the holder. It does not wait: after another run's
+// apply the plan would not hold any more. That the state is still the planned
+// one is for the snapshot beside it to find, which reads it anyway; only where
+// there was no state, and so nothing to copy, it is looked for here.
 func (p *Pipeline) recheck(ctx context.Context, planned Planned) (Fresh, string, error) {
 	var (
-		wg               sync.WaitGroup
-		v                lock.Verdict
-		now              state.Head
-		lockErr, headErr error
+		wg                          sync.WaitGroup
+		v                           lock.Verdict
+		now                         = planned.from
+		lockErr, headErr, holderErr error
 	)
 	wg.Go(func() { v, lockErr = p.Locks.Observe(ctx) })
-	wg.Go(func() { now, headErr = p.States.Head(ctx) })
+	wg.Go(func() { holderErr = p.Holder.Enter(ctx, Apply) })
+	if !planned.from.Exists {
+		wg.Go(func() { now, headErr = p.States.Head(ctx) })
+	}
 	wg.Wait()
 	switch {
+	case holderErr != nil:
+		return Fresh{}, "", holderErr
 	case lockErr != nil:
 		return Fresh{}, "", lockErr
 	case v.Status != lock.None:
@@ -35,5 +42,5 @@ func (p *Pipeline) recheck(ctx context.Context, planned Planned) (Fresh, string,
 		return Fresh{}, "", fmt.Errorf("%w since the plan was made: it was made from %s, now there is %s",
 			state.ErrChanged, planned.from, now)
 	}
-	return Fresh{Planned: planned, again: v}, "still no lock, state unchanged", nil
+	return Fresh{Planned: planned, again: v}, "still no lock", nil
 }

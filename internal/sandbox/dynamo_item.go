@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
@@ -683,28 +684,27 @@ func (s *Server) batchGet(in *struct {
 	return map[string]any{"Responses": responses, "UnprocessedKeys": struct{}{}}, err
 }
 
-// writeAll prepares every write, and does all of them or none.
-func (s *Server) writeAll(writes []*write, failed func(i int, err error) error) error {
+// writeAll does all of the writes or none. refuse makes one error of what was
+// wrong with each of them, nil where nothing was.
+func (s *Server) writeAll(writes []*write, refuse func([]error) error) error {
 	return s.store.update(func(t *tx) error {
-		var all []*prepared
+		all := make([]*prepared, len(writes))
+		errs := make([]error, len(writes))
+		bad := false
 		seen := make(map[string]bool)
 		for i, w := range writes {
-			p, err := w.prepare(t)
-			if err != nil {
-				if err = failed(i, err); err != nil {
-					return err
-				}
+			if all[i], errs[i] = w.prepare(t); errs[i] != nil {
+				bad = true
 				continue
 			}
-			id := strings.TrimPrefix(w.table.TableName, tableARN("")) + "\x00" + string(p.key)
+			id := strings.TrimPrefix(w.table.TableName, tableARN("")) + "\x00" + string(all[i].key)
 			if seen[id] {
 				return validation("Provided list of item keys contains duplicates")
 			}
 			seen[id] = true
-			all = append(all, p)
 		}
-		if err := failed(len(writes), nil); err != nil {
-			return err
+		if bad {
+			return refuse(errs)
 		}
 		for _, p := range all {
 			if err := p.do(t); err != nil {
@@ -713,6 +713,32 @@ func (s *Server) writeAll(writes []*write, failed func(i int, err error) error) 
 		}
 		return nil
 	})
+}
+
+// cancelled is the error of a transaction of which some conditions did not
+// hold; any other error comes through as it is.
+func cancelled(errs []error) error {
+	reasons := make([]map[string]any, len(errs))
+	codes := make([]string, len(errs))
+	for i, err := range errs {
+		codes[i] = "None"
+		reasons[i] = map[string]any{"Code": codes[i]}
+		if err == nil {
+			continue
+		}
+		e, ok := err.(*dynamoErr)
+		if !ok || !strings.HasSuffix(e.kind, "#ConditionalCheckFailedException") {
+			return err
+		}
+		codes[i] = "ConditionalCheckFailed"
+		reasons[i] = map[string]any{"Code": codes[i], "Message": e.message}
+		if v, ok := e.extra["Item"]; ok {
+			reasons[i]["Item"] = v
+		}
+	}
+	e := dynamoErrorf("TransactionCanceledException", "Transaction cancelled, please refer cancellation reasons for specific reasons [%s]", strings.Join(codes, ", "))
+	e.extra = map[string]any{"CancellationReasons": reasons}
+	return e
 }
 
 // batchWrite does all in one transaction; DynamoDB promises that for single
@@ -740,7 +766,7 @@ func (s *Server) batchWrite(in *struct {
 	if len(writes) < 1 || len(writes) > maxBatchWrite {
 		return nil, validation("Too many items requested for the BatchWriteItem call")
 	}
-	err := s.writeAll(writes, func(_ int, err error) error { return err })
+	err := s.writeAll(writes, func(errs []error) error { return cmp.Or(errs...) })
 	return map[string]any{"UnprocessedItems": struct{}{}}, err
 }
 
@@ -785,31 +811,5 @@ func (s *Server) transactWrite(in *struct {
 		}
 		writes = append(writes, one[0])
 	}
-	var reasons []map[string]any
-	err := s.writeAll(writes, func(i int, err error) error {
-		if i == 0 {
-			reasons = nil
-		}
-		if e, ok := err.(*dynamoErr); ok && strings.HasSuffix(e.kind, "#ConditionalCheckFailedException") {
-			for len(reasons) < len(writes) {
-				reasons = append(reasons, map[string]any{"Code": "None"})
-			}
-			reasons[i] = map[string]any{"Code": "ConditionalCheckFailed", "Message": e.message}
-			if v, ok := e.extra["Item"]; ok {
-				reasons[i]["Item"] = v
-			}
-			return nil
-		}
-		if err != nil || reasons == nil {
-			return err
-		}
-		codes := make([]string, len(reasons))
-		for i, r := range reasons {
-			codes[i] = r["Code"].(string)
-		}
-		e := dynamoErrorf("TransactionCanceledException", "Transaction cancelled, please refer cancellation reasons for specific reasons [%s]", strings.Join(codes, ", "))
-		e.extra = map[string]any{"CancellationReasons": reasons}
-		return e
-	})
-	return struct{}{}, err
+	return struct{}{}, s.writeAll(writes, cancelled)
 }

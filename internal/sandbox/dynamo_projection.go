@@ -1,7 +1,8 @@
 package sandbox
 
 import (
-
+	"maps"
+	"slices"
 )
 
 // projection is a set of paths to keep, as a tree. A nil one keeps everything.
@@ -55,4 +56,33 @@ func (t *projection) item(it item) item {
 	}
 	v, _ := t.of(attr{Type: "M", Map: it})
 	return v.Map
+}
+
+func (t *projection) of(a attr) (attr, bool) {
+	if t.whole {
+		return a, true
+	}
+	out := attr{Type: a.Type}
+	switch a.Type {
+	case "M":
+		out.Map = make(map[string]attr)
+		for name, sub := range t.names {
+			if v, ok := a.Map[name]; ok {
+				if v, ok = sub.of(v); ok {
+					out.Map[name] = v
+				}
+			}
+		}
+		return out, len(out.Map) > 0
+	case "L":
+		for _, i := range slices.Sorted(maps.Keys(t.index)) {
+			if i < len(a.List) {
+				if v, ok := t.index[i].of(a.List[i]); ok {
+					out.List = append(out.List, v)
+				}
+			}
+		}
+		return out, len(out.List) > 0
+	}
+	return out, false
 }

@@ -196,6 +196,7 @@ var s3Subresources = func() map[string]bool {
 
 // serveS3 answers one S3 request.
 func (s *Server) serveS3(w http.ResponseWriter, r *http.Request, id string) {
+	w.Header().Set("x-amz-id-2", id)
 	q := &s3Req{Request: r, s: s, w: w, id: id, now: s.now().UTC().Truncate(time.Second)}
 	op, err := q.route()
 	if op.name == "" {
@@ -272,10 +273,8 @@ func (q *s3Req) route() (s3Op, error) {
 // neither cleaned nor, for the key, split any further.
 func s3Path(r *http.Request) (bucket, key string, err error) {
 	p := strings.TrimPrefix(r.URL.EscapedPath(), "/")
-	host := strings.ToLower(hostname(r.Host))
-	if b, ok := strings.CutSuffix(host, ".localhost"); ok && b != "" && b != "s3" {
-		bucket = b
-	} else {
+	bucket, inHost := hostBucket(r)
+	if !inHost {
 		bucket, p, _ = strings.Cut(p, "/")
 		if bucket, err = url.PathUnescape(bucket); err != nil {
 			return "", "", s3Error("InvalidURI", "Couldn't parse the specified URI.")
@@ -288,6 +287,12 @@ func s3Path(r *http.Request) (bucket, key string, err error) {
 		return "", "", s3Error("InvalidURI", "Couldn't parse the specified URI.")
 	}
 	return bucket, key, nil
+}
+
+// hostBucket is the bucket in the request's host, below localhost.
+func hostBucket(r *http.Request) (string, bool) {
+	bucket, ok := strings.CutSuffix(strings.ToLower(hostname(r.Host)), ".localhost")
+	return bucket, ok && bucket != "" && bucket != "s3"
 }
 
 // fail writes an error. Nothing has been written before: operations that

@@ -459,4 +459,8 @@ func TestVirtualHost(t *testing.T) {
 	if res, body := b.do("GET", "/?list-type=2", nil, "Host", "my.states.localhost"); res.StatusCode != 200 || !strings.Contains(body, "<Key>a/b c</Key>") {
 		t.Errorf("%s %s", res.Status, body)
 	}
+	res, body = b.do("POST", "/?delete", strings.NewReader("<Delete><Object><Key>a/b c</Key></Object></Delete>"), "Host", "my.states.localhost")
+	if res.StatusCode != 200 || !strings.Contains(body, "<Deleted><Key>a/b c</Key>") {
+		t.Errorf("DeleteObjects: %s %s", res.Status, body)
+	}
 }

@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"crypto/md5"
 	"encoding/hex"
 	"encoding/xml"
 	"net/url"

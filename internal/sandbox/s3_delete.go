@@ -3,7 +3,6 @@ package sandbox
 import (
 	"encoding/xml"
 	"strings"
-
 )
 
 func (q *s3Req) deleteObject() error {

@@ -46,8 +46,8 @@ const (
 	AccountID = "000000000000"
 )
 
-// controlPrefix is the path of the control plane. No S3 bucket can have that
-// name.
+// controlPrefix is the path of the control plane, on every host but those of
+// buckets. No S3 bucket can have that name.
 const controlPrefix = "/_tfguard/"
 
 // Server is the sandbox. It is an http.Handler, safe for concurrent use.
@@ -170,11 +170,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	path := r.URL.EscapedPath()
+	_, inHost := hostBucket(r)
 	switch {
-	case strings.HasPrefix(path, controlPrefix):
-		s.serveControl(w, r, strings.TrimPrefix(path, controlPrefix))
 	case r.Header.Get("X-Amz-Target") != "":
 		s.serveDynamo(w, r, id)
+	case inHost:
+		s.serveS3(w, r, id)
+	case strings.HasPrefix(path, controlPrefix):
+		s.serveControl(w, r, strings.TrimPrefix(path, controlPrefix))
 	case r.Method == http.MethodPost && path == "/":
 		s.serveSTS(w, r, id)
 	default:

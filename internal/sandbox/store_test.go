@@ -141,6 +141,39 @@ func TestNoSuccessBeforeCommit(t *testing.T) {
 	}
 }
 
+// A body that was being written when the process died is freed when the file is
+// next used.
+func TestStagedBodyOfADeadProcess(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sandbox.db")
+	s, err := openStore(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.stage(zeros{}, 3*chunkSize); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = openStore(path); err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	if err := s.update(func(*tx) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.view(func(t *tx) error {
+		for _, root := range [][]byte{rootStaged, rootLoose, rootChunks} {
+			if n := t.Bucket(root).Stats().KeyN; n != 0 {
+				return fmt.Errorf("%d keys left in %s", n, root)
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPersistence(t *testing.T) {
 	b := newBox(t)
 	bucket := b.bucket("states", types.BucketVersioningStatusEnabled)

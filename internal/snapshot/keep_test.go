@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -204,8 +205,10 @@ func TestKeepVerifies(t *testing.T) {
 			"a copy that is refused":    answer(readsCopy, 403, "AccessDenied"),
 			"a copy that is cut to nil": swap(readsCopy, doc, ""),
 		} {
-			if size == "long" && name == "other content" {
-				continue // not in what is read back: the store's checksum and the ETag count
+			if short := []string{"other content", "another checksum", "a copy that is cut to nil"}; size == "long" && slices.Contains(short, name) {
+				// Not in the beginning that is read back. The store's own checksum,
+				// the ETags and the size speak for the rest.
+				continue
 			}
 			for _, versioned := range []bool{true, false} {
 				t.Run(fmt.Sprintf("%s state, %s, versions %v", size, name, versioned), func(t *testing.T) {

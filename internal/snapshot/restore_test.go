@@ -567,6 +567,26 @@ func TestRestoreAgainstAWriterWithoutLock(t *testing.T) {
 	}
 }
 
+// What is read back counts, not what the store answered to the write.
+func TestRestoreReadsBack(t *testing.T) {
+	c := newHistory(t, inBoth, true, 1, 2)
+	o := c.options(inBoth)
+	o.Report = func(step string) {
+		if step == StepReadBack {
+			c.on(once(func(r *http.Request) bool { return r.Method == http.MethodGet }, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				edit(w, r, next, func(_ http.Header, body string) string { return strings.Replace(body, `"value": 7`, `"value": 8`, 1) })
+			}))
+		}
+	}
+	_, err := c.store().Restore(t.Context(), oldest, o)
+	failed := c.left(err, LeftUnknown, ErrNotVerified)
+	if failed.Kept.Serial != 2 {
+		t.Errorf("the error does not name the copy made before: %+v", failed)
+	}
+	c.on(nil)
+	c.free(inBoth)
+}
+
 func TestRestoreInParts(t *testing.T) {
 	c := newHistory(t, inBoth, true)
 	doc := stateJSON(1, lineage, strings.Repeat("0123456789", 1_300_000))

@@ -25,6 +25,10 @@ func (t *Terraform) Apply(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
+	lockID, err := t.watchLock(tf)
+	if err != nil {
+		return err
+	}
 	diags := &diagnostics{emit: t.emit}
 	stdout := t.messages("apply", diags, t.applied)
 	err = t.run(ctx, tf, command{
@@ -34,6 +38,7 @@ func (t *Terraform) Apply(ctx context.Context, file string) error {
 		},
 	})
 	stdout.flush()
+	err = own(err, lockID())
 	return err
 }
 

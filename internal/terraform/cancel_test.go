@@ -75,6 +75,29 @@ func TestTheSecondInterruptMeetsThePlanAlone(t *testing.T) {
 	}
 }
 
+func TestACommandKnowsItsProcess(t *testing.T) {
+	plan := command{name: "plan", arg: "-out=/x/plan"}
+	for name, c := range map[string]struct {
+		command command
+		argv    string
+		want    bool
+	}{
+		"terraform itself":              {plan, "/bin/terraform plan -no-color -out=/x/plan", true},
+		"a script":                      {plan, "/bin/sh /bin/terraform plan -no-color -out=/x/plan", true},
+		"another plan":                  {plan, "/bin/terraform plan -out=/y/plan", false},
+		"another command":               {plan, "/bin/terraform validate -out=/x/plan", false},
+		"a command of two words":        {command{name: "workspace new"}, "terraform workspace new -no-color blue", true},
+		"only one of the two words":     {command{name: "workspace new"}, "terraform workspace select new", false},
+		"a zombie, which has none":      {command{name: "show"}, "", false},
+		"the word far behind":           {command{name: "show"}, "sh a b c show", false},
+		"a command without an argument": {command{name: "show"}, "terraform show", true},
+	} {
+		if got := c.command.match(strings.Fields(c.argv)); got != c.want {
+			t.Errorf("%s: got %v", name, got)
+		}
+	}
+}
+
 func TestPlanThatEndsWellAfterAnInterrupt(t *testing.T) {
 	tf, rec, log := stand(t, "ends well after an interrupt", Options{})
 	ctx, cancel := context.WithCancel(t.Context())

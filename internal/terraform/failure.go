@@ -2,6 +2,7 @@ package terraform
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -24,6 +25,23 @@ type Failure struct {
 
 	cause string
 	marks mark
+	own   string
+}
+
+// OwnLock is the ID of the lock that stood in the way where it is this very
+// command's: a write of the lock whose answer was lost is tried again, and
+// refused by the lock that it left. Empty otherwise. The process has ended.
+func (f *Failure) OwnLock() string { return f.own }
+
+// own completes a failure with the lock ID that the command asked for.
+func own(err error, id string) error {
+	var f *Failure
+	if id != "" && errors.As(err, &f) && errors.Is(err, lock.ErrHeld) {
+		if info, ok := f.LockInfo(); ok && info.ID == id {
+			f.own = id
+		}
+	}
+	return err
 }
 
 // Error is one line: the command and its first error's summary.

@@ -1,9 +1,11 @@
 package terraform
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -78,6 +80,11 @@ func TestWhatTerraformSaysLastIsNotLost(t *testing.T) {
 	if !errors.Is(err, lock.ErrNotReleased) || !errors.Is(err, state.ErrNotSaved) || errors.Is(err, lock.ErrHeld) {
 		t.Errorf("the lock and the state that were left are not told")
 	}
+	for _, want := range []string{"Error releasing the state lock", "Failed to persist state to backend"} {
+		if !slices.ContainsFunc(f.Diagnostics, func(d event.Diagnostic) bool { return d.Summary == want }) {
+			t.Errorf("%q is not kept", want)
+		}
+	}
 	if err.Error() != "terraform apply: no 0" {
 		t.Errorf("got %v", err)
 	}
@@ -125,6 +132,30 @@ func TestALogThatFailsDoesNotStopTerraform(t *testing.T) {
 type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, errors.New("no space left") }
+
+func TestLines(t *testing.T) {
+	type row struct {
+		text string
+		cut  bool
+	}
+	var got []row
+	l := &lines{handle: func(line []byte, cut bool) { got = append(got, row{string(line), cut}) }}
+	for range 4 {
+		l.Write(bytes.Repeat([]byte("x"), maxLine))
+	}
+	if cap(l.buf) > 2*maxLine {
+		t.Errorf("%d bytes of a line are kept", cap(l.buf))
+	}
+	for _, s := range []string{"x\nsh", "ort\r\n", "\n", "a\nb"} {
+		l.Write([]byte(s))
+	}
+	l.flush()
+	l.flush()
+	want := []row{{strings.Repeat("x", maxLine), true}, {"short", false}, {"", false}, {"a", false}, {"b", false}}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %d lines, want %d", len(got), len(want))
+	}
+}
 
 func TestTail(t *testing.T) {
 	w := &tail{max: 5}

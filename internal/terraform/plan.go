@@ -22,6 +22,10 @@ func (t *Terraform) Plan(ctx context.Context, out string) (event.Plan, error) {
 	if err != nil {
 		return event.Plan{}, err
 	}
+	lockID, err := t.watchLock(tf)
+	if err != nil {
+		return event.Plan{}, err
+	}
 	diags := &diagnostics{emit: t.emit}
 	plan := planned{say: t.say, Plan: event.Plan{Addresses: []event.Change{}}}
 	stdout := t.messages("plan", diags, plan.read)
@@ -35,6 +39,7 @@ func (t *Terraform) Plan(ctx context.Context, out string) (event.Plan, error) {
 		},
 	})
 	stdout.flush()
+	err = own(err, lockID())
 	if err != nil {
 		return event.Plan{}, err
 	}

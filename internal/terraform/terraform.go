@@ -49,6 +49,12 @@ type Options struct {
 	// is as private as the plan. Its errors are ignored. Nil: nowhere.
 	Log io.Writer
 
+	// LockLog is a private file that plan and apply log to, so that the ID of the
+	// lock they take is known: Locked is told. It may hold variables given by
+	// -var: remove it afterwards. Empty: the ID stays unknown.
+	LockLog string
+	Locked  func(id string)
+
 	// InterruptAgain is how long after the first interrupt a plan gets the
 	// second one, which frees its lock at once: a plan has nothing in flight.
 	InterruptAgain time.Duration

@@ -179,6 +179,7 @@ func expires(rules []types.LifecycleRule) bool {
 		if r.Status != types.ExpirationStatusEnabled || r.NoncurrentVersionExpiration == nil || r.NoncurrentVersionExpiration.NoncurrentDays == nil {
 			return false
 		}
+		//lint:ignore SA1019 rules from before 2016 are in this form, and S3 still gives them back in it
 		prefix := aws.ToString(r.Prefix)
 		if f := r.Filter; f != nil {
 			if f.And != nil || f.Tag != nil || f.ObjectSizeGreaterThan != nil || f.ObjectSizeLessThan != nil {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/tfguard/tfguard/internal/awsclient"
 	"github.com/tfguard/tfguard/internal/backend"
@@ -20,14 +19,14 @@ import (
 
 // Log writes the records of one state below Address.AuditPrefix.
 type Log struct {
-	client   *s3.Client
-	addr     backend.Address
-	settings backend.Settings
+	client *s3.Client
+	addr   backend.Address
+	object awsclient.Object
 }
 
-// New gives the log of a state.
-func New(client *s3.Client, addr backend.Address, settings backend.Settings) *Log {
-	return &Log{client, addr, settings}
+// New gives the log of a state, encrypted as the state is.
+func New(client *s3.Client, addr backend.Address, object awsclient.Object) *Log {
+	return &Log{client, addr, object}
 }
 
 // Record is one removal, as it is kept.
@@ -53,11 +52,8 @@ func (l *Log) Removed(ctx context.Context, e lock.Entry, approvedBy string, at t
 		Bucket: &l.addr.Bucket, Key: &key, Body: bytes.NewReader(body),
 		ContentType: aws.String("application/json"), IfNoneMatch: aws.String("*"),
 	}
-	if l.settings.KMSKeyID != "" {
-		in.ServerSideEncryption, in.SSEKMSKeyId = types.ServerSideEncryptionAwsKms, &l.settings.KMSKeyID
-	}
-	if _, err := l.client.PutObject(ctx, in); err != nil {
-		return fmt.Errorf("write audit record: %w", awsclient.Explain(err, "s3://"+l.addr.Bucket+"/"+key))
+	if _, err := l.client.PutObject(ctx, l.object.Put(in)); err != nil {
+		return fmt.Errorf("write audit record: %w", awsclient.Explain(err, awsclient.ObjectName(l.addr.Bucket, key)))
 	}
 	return nil
 }

@@ -175,7 +175,7 @@ func garbage(t *testing.T, s Store) {
 		"hostile":          "{\"ID\":\"\\u001b[2J::set-output name=x::##[error]\"}\n::error::x",
 		"just too long":    strings.Repeat("a", lock.MaxRecord),
 		"much too long":    `{"ID":"a","Info":"` + strings.Repeat("b", 3*lock.MaxRecord) + `"}`,
-		"not only english": `{"ID":"ü ‮ 🔒"}`,
+		"not only english": `{"ID":"ü 🔒"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			take(t, s, []byte(raw))
@@ -222,7 +222,7 @@ func cancelled(t *testing.T, s Store) {
 // number are theirs to remove; the holder of an even one must find it there
 // until it removes it itself.
 func race(t *testing.T, s Store, rounds int) {
-	const writers, removers = 3, 3
+	const writers, removers = 2, 2
 	ctx, stop := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer stop()
 	var next, lost atomic.Int64

@@ -1,0 +1,140 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tfguard/tfguard/internal/backend"
+	"github.com/tfguard/tfguard/internal/ci"
+	"github.com/tfguard/tfguard/internal/event"
+	"github.com/tfguard/tfguard/internal/lock"
+	"github.com/tfguard/tfguard/internal/lock/holder"
+	"github.com/tfguard/tfguard/internal/pipeline"
+	"github.com/tfguard/tfguard/internal/quote"
+)
+
+// keeper holds the holder record for one run.
+type keeper struct {
+	t        *target
+	run      *run
+	required bool        // locks { holder = "required" }
+	lost     func(error) // cancels the run
+
+	mu     sync.Mutex
+	lease  *holder.Lease
+	flying []string // addresses of resources being changed now
+}
+
+// Take implements pipeline.Holder.
+func (k *keeper) Take(ctx context.Context) error {
+	if k.current() != nil {
+		return k.Enter(ctx, pipeline.Plan) // a restore took it before its plan
+	}
+	over := k.t.holderSeen()
+	r := lock.Record{
+		RunID: k.run.id, Command: k.run.command, CI: ci.Self(os.Getenv), Commit: k.run.commit(ctx), Who: who(),
+		Stage: string(pipeline.Plan), Started: time.Now().UTC(),
+	}
+	r.Host, r.PID, r.Began = holder.Here()
+	lease, err := k.t.record.Take(ctx, r, over, holder.DefaultTiming(), k.lost)
+	switch {
+	case backend.Is(err, backend.Denied) && !k.required:
+		k.run.warn("no holder record: "+err.Error(), "another tfguard run is kept out by terraform's lock alone")
+		return nil
+	case err != nil:
+		return err
+	case lease.Weak && k.required:
+		return errors.Join(&codeError{code: ExitFailed, msg: "the bucket's store ignores conditional writes, and locks { holder = \"required\" } needs them"}, lease.Release(ctx))
+	case lease.Weak:
+		k.run.warn("the bucket's store ignores conditional writes", "another tfguard run is kept out by terraform's lock alone")
+	}
+	k.mu.Lock()
+	k.lease = lease
+	k.mu.Unlock()
+	if over != nil && over.Problem == "" {
+		k.tellDeath(over.Record)
+	}
+	return nil
+}
+
+// tellDeath names what a run that died had under way: those resources may
+// exist and be in no state.
+func (k *keeper) tellDeath(r lock.Record) {
+	text := fmt.Sprintf("run %s of %s ended uncleanly at stage %s", r.RunID, quote.Line(r.Who, 100), quote.Line(r.Stage, 30))
+	hint := ""
+	if len(r.InFlight) > 0 {
+		var names, commands []string
+		for _, a := range r.InFlight {
+			names = append(names, quote.Line(a, 200))
+			commands = append(commands, "terraform state show "+quote.Shell(quote.Line(a, 200)))
+		}
+		text += "; these resources were being changed and may exist without being in the state: " + strings.Join(names, ", ")
+		hint = strings.Join(commands, "; ")
+	}
+	k.run.warn(text, hint)
+}
+
+// Enter implements pipeline.Holder: it writes the stage, which fails where the
+// record is no longer this run's.
+func (k *keeper) Enter(ctx context.Context, stage pipeline.Name) error {
+	lease := k.current()
+	if lease == nil {
+		return nil
+	}
+	return lease.Confirm(ctx, func(r *lock.Record) { r.Stage, r.LockID = string(stage), "" })
+}
+
+// Release implements pipeline.Holder.
+func (k *keeper) Release(ctx context.Context) {
+	lease := k.current()
+	if lease == nil {
+		return
+	}
+	clean, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
+	defer stop()
+	if err := lease.Release(clean); err != nil {
+		k.run.warn("the holder record could not be removed: "+err.Error(), fmt.Sprintf("it runs out in %s by itself", k.t.policy.HolderTTL))
+	}
+}
+
+func (k *keeper) current() *holder.Lease {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.lease
+}
+
+// Locked is told terraform's lock ID.
+func (k *keeper) Locked(id string) {
+	if lease := k.current(); lease != nil && lock.UsableID(id) {
+		lease.Update(func(r *lock.Record) { r.LockID = id })
+	}
+}
+
+// Emit implements event.Sink: it keeps the addresses in flight in the record.
+func (k *keeper) Emit(e event.Event) {
+	r, ok := e.(event.Resource)
+	if !ok {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.flying = slices.DeleteFunc(k.flying, func(a string) bool { return a == r.Address })
+	if r.Phase == "started" {
+		k.flying = append(k.flying, r.Address)
+	}
+	if k.lease != nil {
+		now := slices.Clone(k.flying)
+		k.lease.Update(func(rec *lock.Record) { rec.InFlight = now })
+	}
+}
+
+// warn tells the person something that stops nothing.
+func (r *run) warn(summary, hint string) {
+	r.sink.Emit(event.Diagnostic{Severity: "warning", Summary: quote.Line(summary, 4000), Hint: quote.Line(hint, 4000)})
+}
