@@ -45,7 +45,7 @@ type op func(ctx context.Context, c cloud, out io.Writer, args []string) error
 func ops() map[string]op {
 	return map[string]op{
 		"backend": opBackend, "putlock": opPutLock, "rmlock": opRemoveLock, "locked": opLocked, "unlocked": opUnlocked, "aged": opAged,
-		"serial": opSerial, "bump": opBump, "objects": opObjects, "object": opObject, "putobject": opPutObject, "rmobject": opRemoveObject,
+		"serial": opSerial, "bump": opBump, "objects": opObjects, "object": opObject, "spoil": opSpoil, "putitem": opPutItem, "suspendversioning": opSuspendVersioning, "putobject": opPutObject, "rmobject": opRemoveObject,
 	}
 }
 
@@ -89,23 +89,30 @@ func flags(name string, args []string, arguments int, define func(*flag.FlagSet)
 
 func opBackend(ctx context.Context, c cloud, _ io.Writer, args []string) error {
 	var only string
-	if _, err := flags("backend", args, 0, func(f *flag.FlagSet) { f.StringVar(&only, "only", "", "bucket or table") }); err != nil {
+	var plain bool
+	_, err := flags("backend", args, 0, func(f *flag.FlagSet) {
+		f.StringVar(&only, "only", "", "")
+		f.BoolVar(&plain, "unversioned", false, "")
+	})
+	if err != nil {
 		return err
 	}
 	if only != "table" {
 		if _, err := c.clients.S3.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &c.bucket}); err != nil {
 			return err
 		}
-		_, err := c.clients.S3.PutBucketVersioning(ctx, &s3.PutBucketVersioningInput{Bucket: &c.bucket,
-			VersioningConfiguration: &types.VersioningConfiguration{Status: types.BucketVersioningStatusEnabled}})
-		if err != nil {
-			return err
+		if !plain {
+			_, err := c.clients.S3.PutBucketVersioning(ctx, &s3.PutBucketVersioningInput{Bucket: &c.bucket,
+				VersioningConfiguration: &types.VersioningConfiguration{Status: types.BucketVersioningStatusEnabled}})
+			if err != nil {
+				return err
+			}
 		}
 	}
 	if inTable, _ := c.stores(""); !inTable || only == "bucket" {
 		return nil
 	}
-	_, err := c.clients.DynamoDB.CreateTable(ctx, &dynamodb.CreateTableInput{
+	_, err = c.clients.DynamoDB.CreateTable(ctx, &dynamodb.CreateTableInput{
 		TableName:            &c.table,
 		AttributeDefinitions: []dynamotypes.AttributeDefinition{{AttributeName: aws.String("LockID"), AttributeType: dynamotypes.ScalarAttributeTypeS}},
 		KeySchema:            []dynamotypes.KeySchemaElement{{AttributeName: aws.String("LockID"), KeyType: dynamotypes.KeyTypeHash}},
@@ -240,8 +247,11 @@ func opLocked(ctx context.Context, c cloud, _ io.Writer, args []string) error {
 	if err != nil {
 		return err
 	}
-	inTable, inBucket := c.stores(store)
+	inTable, inBucket := c.stores("")
 	for name, want := range map[string]bool{"dynamodb": inTable, "s3": inBucket} {
+		if store != "" && name != store {
+			continue
+		}
 		if raw, there := found[name]; there != want || there && !strings.Contains(raw, `"`+args[0]+`"`) {
 			return fmt.Errorf("the lock in %s is %q, want one with %s: %v", name, raw, args[0], want)
 		}
@@ -328,18 +338,11 @@ func opBump(ctx context.Context, c cloud, _ io.Writer, args []string) error {
 	if err != nil {
 		return err
 	}
-	var state map[string]json.RawMessage
-	if err := json.Unmarshal(body, &state); err != nil {
+	var have struct{ Serial uint64 }
+	if err := json.Unmarshal(body, &have); err != nil {
 		return err
 	}
-	serial, err := strconv.ParseUint(string(state["serial"]), 10, 64)
-	if err != nil {
-		return err
-	}
-	state["serial"] = json.RawMessage(strconv.FormatUint(serial+1, 10))
-	if body, err = json.Marshal(state); err != nil {
-		return err
-	}
+	body = bytes.Replace(body, fmt.Appendf(nil, `"serial": %d,`, have.Serial), fmt.Appendf(nil, `"serial": %d,`, have.Serial+1), 1)
 	if err := c.put(ctx, c.key, body); err != nil || c.mode == testkit.Lockfile {
 		return err
 	}
@@ -393,6 +396,43 @@ func opObject(ctx context.Context, c cloud, out io.Writer, args []string) error 
 	}
 	_, err = out.Write(body)
 	return err
+}
+
+func opPutItem(ctx context.Context, c cloud, _ io.Writer, args []string) error {
+	args, err := flags("putitem", args, 3, nil)
+	if err != nil {
+		return err
+	}
+	return c.putItem(ctx, args[0], args[1], args[2])
+}
+
+func opSuspendVersioning(ctx context.Context, c cloud, _ io.Writer, args []string) error {
+	if _, err := flags("suspendversioning", args, 0, nil); err != nil {
+		return err
+	}
+	_, err := c.clients.S3.PutBucketVersioning(ctx, &s3.PutBucketVersioningInput{Bucket: &c.bucket,
+		VersioningConfiguration: &types.VersioningConfiguration{Status: types.BucketVersioningStatusSuspended}})
+	return err
+}
+
+func opSpoil(ctx context.Context, c cloud, _ io.Writer, args []string) error {
+	args, err := flags("spoil", args, 1, nil)
+	if err != nil {
+		return err
+	}
+	keys, err := c.list(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	if len(keys) == 0 {
+		return fmt.Errorf("no object is below %s", args[0])
+	}
+	last := keys[len(keys)-1]
+	body, err := c.get(ctx, last)
+	if err != nil {
+		return err
+	}
+	return c.put(ctx, last, bytes.ReplaceAll(body, []byte("hello"), []byte("jello")))
 }
 
 func opPutObject(ctx context.Context, c cloud, _ io.Writer, args []string) error {

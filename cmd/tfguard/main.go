@@ -4,14 +4,16 @@ package main
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"golang.org/x/term"
 
 	"github.com/tfguard/tfguard/internal/app"
+	"github.com/tfguard/tfguard/internal/engine"
 )
 
 func main() {
@@ -19,26 +21,65 @@ func main() {
 }
 
 func run() int {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer signal.Stop(signals)
-	go func() {
-		for s := range signals {
-			cancel(&app.SignalError{Signal: s}) // the first one counts
-		}
-	}()
-	// A reader that went away must not end a run that is applying. Notify, not
-	// Ignore: what is ignored stays so in terraform and in hooks.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	code := app.Main(ctx, os.Args, app.Streams{
+	if starter, err := engine.StartEngine(); starter {
+		return report(err)
+	}
+	e, err := engine.Inherited()
+	if err != nil {
+		return report(err)
+	}
+	ctx, again, stop := cancelled(e == nil)
+	defer stop()
+	return app.Main(ctx, os.Args, app.Streams{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		Terminal: term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stderr.Fd())),
 		Color:    term.IsTerminal(int(os.Stdout.Fd())),
+		Engine:   e, Again: again,
 	})
-	if errors.Is(context.Cause(ctx), context.Canceled) && code == app.ExitOK {
-		return app.ExitOK // it had finished before the cancel could matter
+}
+
+func report(err error) int {
+	if err == nil {
+		return app.ExitOK
 	}
-	return code
+	fmt.Fprintf(os.Stderr, "tfguard: error: %v\n", err)
+	return app.ExitFailed
+}
+
+// cancelled gives a context that the first signal cancels, and with foreground
+// also the death of the parent: a script's shell passes no signal on. again
+// tells of every signal after the first.
+func cancelled(foreground bool) (ctx context.Context, again <-chan os.Signal, stop func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals, more := make(chan os.Signal, 8), make(chan os.Signal, 8)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	kept := signal.Ignored(syscall.SIGHUP) // under nohup neither a closed terminal nor a dead shell counts
+	if !kept {
+		signal.Notify(signals, syscall.SIGHUP)
+	}
+	// A reader that went away must not end a run that is applying. Notify, not
+	// Ignore: what is ignored stays so in terraform and in hooks.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	go func() {
+		parent := os.Getppid()
+		tick := time.NewTicker(500 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case s := <-signals:
+				if ctx.Err() != nil {
+					select {
+					case more <- s:
+					default:
+					}
+				}
+				cancel(&app.SignalError{Signal: s})
+			case <-tick.C:
+				if foreground && !kept && os.Getppid() != parent {
+					cancel(&app.ParentError{PID: parent})
+				}
+			}
+		}
+	}()
+	return ctx, more, func() { cancel(nil) }
 }

@@ -54,7 +54,7 @@ func TestMain(m *testing.M) {
 //	code N PROGRAM ARG...     run it: it must end with the exit code N
 //	jsonl                     stdout is what the contract says of --json
 //	[!] event TYPE PATH=V...  an event of stdout has these values; V may be "*"
-//	json PATH=V...            the document on stdout has these values
+//	[!] json PATH=V...        the document on stdout has these values
 //	capture VAR PATH          put a value of that document into a variable
 //	capture -event T VAR PATH put a value of the first event T into a variable
 //	outputs FILE              print a GITHUB_OUTPUT or GITHUB_ENV as NAME=VALUE lines
@@ -75,18 +75,22 @@ func TestMain(m *testing.M) {
 // These work on the cloud itself, past the faults. A hook calls them as the
 // program cloud:
 //
-//	backend [-only bucket|table]         make bucket, versioning, table
+//	backend [-only bucket|table] [-unversioned]
+//	                                     make bucket, versioning, table
 //	putlock [-age D] [-id ID] [-who W] [-store dynamodb|s3] [-raw JSON]
 //	                                     lock the state as terraform would; ID is $LOCK
 //	rmlock                               take the lock away
-//	locked [-store dynamodb|s3] ID       this lock is there, and no other
+//	locked [-store dynamodb|s3] ID       this lock is in each store of the mode, or in this one
 //	unlocked                             no store has a lock
 //	aged D                               wait until the lock object has this age
 //	serial N|none                        the state has this serial, and its digest fits
 //	bump                                 write the state as another run would: serial + 1
 //	objects PREFIX N                     so many objects are below the prefix
 //	object PREFIX                        print the last of them
+//	spoil PREFIX                         write the last of them anew: hello becomes jello
 //	putobject KEY TEXT, rmobject KEY     write, remove an object
+//	putitem ID NAME TEXT                 write an item of the lock table
+//	suspendversioning                    of the bucket
 func TestScripts(t *testing.T) {
 	terraform, err := exec.LookPath("terraform")
 	if err != nil {
@@ -211,9 +215,9 @@ output "greeting" {
 
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	type command = func(*script, *testscript.TestScript, []string)
-	all := map[string]func(*testscript.TestScript, bool, []string){"event": cmdEvent}
+	all := map[string]func(*testscript.TestScript, bool, []string){"event": cmdEvent, "json": cmdJSON}
 	for name, run := range map[string]command{
-		"code": (*script).cmdCode, "jsonl": (*script).cmdJSONLines, "json": (*script).cmdJSON, "capture": (*script).cmdCapture,
+		"code": (*script).cmdCode, "jsonl": (*script).cmdJSONLines, "capture": (*script).cmdCapture,
 		"outputs": (*script).cmdOutputs, "ran": (*script).cmdRan, "requests": (*script).cmdRequests, "fault": (*script).cmdFault,
 		"on": (*script).cmdOn, "reset": (*script).cmdReset, "mode": (*script).cmdMode,
 	} {
@@ -460,11 +464,14 @@ func mismatch(o object, wanted []string) string {
 	return ""
 }
 
-func (s *script) cmdJSON(ts *testscript.TestScript, args []string) {
+func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
 	doc, err := decode(ts.ReadFile("stdout"))
 	ts.Check(err)
-	if m := mismatch(doc, args); m != "" {
+	switch m := mismatch(doc, args); {
+	case m != "" && !neg:
 		ts.Fatalf("%s", m)
+	case m == "" && neg:
+		ts.Fatalf("it has these values")
 	}
 }
 

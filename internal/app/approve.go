@@ -76,6 +76,9 @@ func ask(ctx context.Context, s Streams, question string) (string, error) {
 	if !s.Terminal {
 		return "", usagef("nobody can be asked: stdin is no terminal")
 	}
+	if s.Engine != nil {
+		return s.Engine.Ask(ctx, question)
+	}
 	fmt.Fprint(s.Err, question)
 	type line struct {
 		text string

@@ -15,6 +15,7 @@ import (
 	"github.com/tfguard/tfguard/internal/pipeline"
 	"github.com/tfguard/tfguard/internal/planfile"
 	"github.com/tfguard/tfguard/internal/quote"
+	"github.com/tfguard/tfguard/internal/snapshot"
 	"github.com/tfguard/tfguard/internal/state"
 	"github.com/tfguard/tfguard/internal/terraform"
 )
@@ -69,6 +70,17 @@ func (e *SignalError) Error() string { return "cancelled by " + e.Signal.String(
 
 // Is lets the cause count as a cancelled context.
 func (e *SignalError) Is(target error) bool { return target == context.Canceled }
+
+// ParentError is the cause of a run whose parent process died: a shell that was
+// killed passes no signal on.
+type ParentError struct{ PID int }
+
+func (e *ParentError) Error() string {
+	return fmt.Sprintf("cancelled: the parent process %d is gone", e.PID)
+}
+
+// Is lets the cause count as a cancelled context.
+func (e *ParentError) Is(target error) bool { return target == context.Canceled }
 
 // usageError is a wrong call, with the hint to it.
 type usageError struct{ msg, hint string }
@@ -185,6 +197,8 @@ func tell(ctx context.Context, err error) told {
 		t.code, t.hint = ExitUsage, "make the plan with: tfguard plan --out FILE"
 	case errors.As(err, &unformat):
 		t.hint = "terraform fmt"
+	case errors.Is(err, snapshot.ErrNotFound):
+		t.hint = "tfguard snapshot list"
 	case errors.Is(err, lock.ErrNotReleased):
 		t.hint = "tfguard locks"
 	case errors.Is(err, state.ErrNotSaved):
@@ -243,6 +257,8 @@ func failureHint(f *terraform.Failure) string {
 		switch {
 		case strings.Contains(d.Summary, "Backend configuration changed"), strings.Contains(d.Summary, "Backend initialization required"):
 			return "terraform init -reconfigure takes the new backend, terraform init -migrate-state moves the state to it"
+		case strings.HasPrefix(d.Summary, "Workspace ") && strings.Contains(d.Summary, "doesn't exist"):
+			return "check its name; --setup-backend makes it, as terraform workspace new does"
 		}
 	}
 	return ""

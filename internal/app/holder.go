@@ -29,6 +29,7 @@ type keeper struct {
 	mu     sync.Mutex
 	lease  *holder.Lease
 	flying []string // addresses of resources being changed now
+	ids    []string // of the locks that this run's terraform asked for
 }
 
 // Take implements pipeline.Holder.
@@ -111,6 +112,9 @@ func (k *keeper) current() *holder.Lease {
 
 // Locked is told terraform's lock ID.
 func (k *keeper) Locked(id string) {
+	k.mu.Lock()
+	k.ids = append(k.ids, id)
+	k.mu.Unlock()
 	if lease := k.current(); lease != nil && lock.UsableID(id) {
 		lease.Update(func(r *lock.Record) { r.LockID = id })
 	}

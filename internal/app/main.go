@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/tfguard/tfguard/internal/engine"
 	"github.com/tfguard/tfguard/internal/ui"
 )
 
@@ -25,6 +26,10 @@ type Streams struct {
 	Out, Err io.Writer
 	Terminal bool // a person can be asked
 	Color    bool // Out shows colours
+	// Engine is set in a process that carries out a run for a foreground.
+	Engine *engine.Engine
+	// Again tells of every signal after the one that cancelled the run.
+	Again <-chan os.Signal
 }
 
 // Main runs one command and returns the exit code. A cancelled ctx cancels the
@@ -87,7 +92,7 @@ func newApp(s Streams) *cli.App {
 			backendCommand(s), locksCommand(s), unlockCommand(s), snapshotCommand(s),
 			unbuilt("state", "check and repair digest, lineage and serial", "verify", "repair"),
 			unbuilt("doctor", "find everything that could fail, before it does"),
-			unbuilt("settle", "wait for a run that goes on in the background"),
+			settleCommand(s),
 			unbuilt("report", "write the HTML report of a run"),
 			sandboxCommand(s), versionCommand(s), completionCommand(s),
 		},

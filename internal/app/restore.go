@@ -12,8 +12,8 @@ import (
 	"github.com/tfguard/tfguard/internal/event"
 	"github.com/tfguard/tfguard/internal/lock"
 	"github.com/tfguard/tfguard/internal/pipeline"
+	"github.com/tfguard/tfguard/internal/quote"
 	"github.com/tfguard/tfguard/internal/snapshot"
-	"github.com/tfguard/tfguard/internal/terraform"
 )
 
 func restoreCommand(s Streams) *cli.Command {
@@ -24,26 +24,29 @@ func restoreCommand(s Streams) *cli.Command {
 			"every serial ever seen, repairs the digest, and lets terraform plan from it.\n\n" +
 			codes(ExitOK, ExitFailed, ExitUsage, ExitActive, ExitStale, ExitUnclear, ExitBackend, ExitSnapshot, ExitCancelled, ExitCancelUnclean),
 		Flags: append(append(common(), terraformFlags()...),
-			yes("auto-approve", "do not ask"), yes("allow-lineage-change", "restore over a state of another lineage")),
+			yes("auto-approve", "do not ask"), yes("allow-lineage-change", "restore over a state of another lineage"), noDetachFlag()),
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
 				return &usageError{msg: "restore takes the ID of one snapshot", hint: "tfguard snapshot list"}
 			}
-			return reported(c, s, func(ctx context.Context, r *run) error { return r.restore(ctx, c.Args().First()) })
+			id := c.Args().First()
+			return reported(c, s, func(r *run) error {
+				if c.Bool("auto-approve") || s.Terminal {
+					return nil
+				}
+				return &usageError{msg: "restore needs an answer and there is no terminal to ask on", hint: "tfguard snapshot restore --auto-approve " + quote.Shell(id)}
+			}, func(ctx context.Context, r *run) error { return r.restore(ctx, id) })
 		},
 	}
 }
 
 func (r *run) restore(ctx context.Context, id string) error {
 	c := r.set.cli
-	if !c.Bool("auto-approve") && !r.streams.Terminal {
-		return &usageError{msg: "restore needs an answer and there is no terminal to ask on", hint: "tfguard snapshot restore --auto-approve " + id}
-	}
 	p, t, err := r.pipeline(ctx, "", "restore")
 	if err != nil {
 		return err
 	}
-	version, err := p.Applier.(*terraform.Terraform).Version(ctx)
+	version, err := p.Applier.(*applier).Version(ctx)
 	if err != nil {
 		return err
 	}

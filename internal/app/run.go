@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,11 +16,11 @@ import (
 	"github.com/tfguard/tfguard/internal/engine"
 	"github.com/tfguard/tfguard/internal/event"
 	"github.com/tfguard/tfguard/internal/quote"
-	"github.com/tfguard/tfguard/internal/terraform"
 	"github.com/tfguard/tfguard/internal/ui"
 )
 
-// run is one run of a command that reports what it does.
+// run is one run of a command that reports what it does: in this process, or in
+// an engine, in which case there are two of it, with one id.
 type run struct {
 	id      string
 	command string
@@ -32,61 +33,161 @@ type run struct {
 	cancel  context.CancelCauseFunc
 }
 
-// reported runs body and tells its story: events to the printer, the result to
-// the CI system, and last, always, run_finished.
-func reported(c *cli.Context, s Streams, body func(context.Context, *run) error) error {
+// envTerminal tells an engine that its foreground can ask a person.
+const envTerminal = "TFGUARD_ENGINE_TERMINAL"
+
+func noDetachFlag() cli.Flag {
+	return yes("no-detach", "run in this process alone: a kill of it leaves terraform's lock behind")
+}
+
+// reported runs body and tells its story to the person and the CI system. A
+// command that can hold a lock (it has --no-detach) runs in an engine, which
+// survives this process; ready is what must be right before anything starts.
+func reported(c *cli.Context, s Streams, ready func(*run) error, body func(context.Context, *run) error) error {
+	if s.Engine != nil {
+		return inEngine(c, s, body)
+	}
+	r := &run{id: engine.NewID(time.Now()), command: c.Command.Name, started: time.Now(), streams: s, system: ci.Detect(os.Getenv)}
+	set, err := newSettings(c, s)
+	r.set = set
+	show := newView(r, c)
+	r.sink = &fanOut{sinks: []event.Sink{show}}
+	if err == nil && ready != nil {
+		err = ready(r)
+	}
+	detach := engine.CanDetach && hasFlag(c, "no-detach") && !c.Bool("no-detach")
+	if err == nil && detach {
+		err = r.follow(c.Context, show)
+	} else {
+		err = r.carryOut(c, err, body)
+	}
+	show.finish()
+	return err
+}
+
+func hasFlag(c *cli.Context, name string) bool {
+	for _, f := range c.Command.Flags {
+		if f.Names()[0] == name {
+			return true
+		}
+	}
+	return false
+}
+
+// carryOut runs body in this process, unless there is an error already, and
+// emits the first event of the run and the last.
+func (r *run) carryOut(c *cli.Context, err error, body func(context.Context, *run) error) error {
 	ctx, cancel := context.WithCancelCause(c.Context)
 	defer cancel(nil)
-	r := &run{cancel: cancel, id: engine.NewID(time.Now()), command: c.Command.Name, started: time.Now(), streams: s, system: ci.Detect(os.Getenv)}
-	collector := ci.NewCollector(r.command, r.id)
+	r.cancel = cancel
 	dir := c.String("chdir")
-	set, err := newSettings(c, s)
-	if set != nil {
-		dir = set.dir
+	if r.set != nil {
+		dir = r.set.dir
 	}
-	options := ui.Options{Out: s.Out, Err: s.Err, Run: r.id, Now: time.Now, GitHub: r.system != nil, Dir: r.system.Dir(dir),
-		Verbose: c.Bool("verbose"), Quiet: c.Bool("quiet"), Color: set != nil && set.color}
-	r.set = set
-	var printer event.Sink = ui.NewText(options)
-	if c.Bool("json") {
-		printer = ui.NewJSON(options)
-	}
-	r.sink = &fanOut{sinks: []event.Sink{printer, collector}}
+	var changes planWatch
+	r.sink.add(&changes)
 	r.sink.Emit(event.RunStarted{Command: r.command, Version: Version, Directory: dir})
 	if err == nil {
 		err = body(ctx, r)
 	}
-	if r.folder != nil {
-		_ = r.folder.Close() // the plan is gone, or was never there
-	}
-	var told error
-	end := event.RunFinished{Status: event.OK, Seconds: time.Since(r.started).Seconds()}
-	if err != nil {
-		t := tell(ctx, err)
-		told = &codeError{code: t.code, msg: t.msg, hint: t.hint}
-		end.ExitCode, end.Status = t.code, statusOf(t.code)
-		own := event.Diagnostic{Severity: "error", Summary: t.msg, Hint: t.hint}
-		if t.msg != "" && !alreadyTold(err) {
-			collector.Emit(own)
-			if c.Bool("json") {
-				printer.Emit(own)
-			}
-		}
-	} else if p := collector.Result().Plan; p != nil && !p.Changed {
+	end := event.RunFinished{Status: event.OK}
+	if changes.none {
 		end.Status = event.NoChanges
 	}
-	r.sink.Emit(end)
 	if err != nil {
-		err = told
+		t := tell(ctx, err)
+		err = &codeError{code: t.code, msg: t.msg, hint: t.hint}
+		end = event.RunFinished{Status: statusOf(t.code), ExitCode: t.code, Error: t.msg, Hint: t.hint}
 	}
-	if r.system != nil {
-		result := collector.Result()
-		tellOutputs(s, r.system, result)
-		if err := r.system.Summary(ci.SummaryMarkdown(result)); err != nil {
-			warn(s, err)
-		}
+	end.Seconds = time.Since(r.started).Seconds()
+	if r.folder != nil {
+		// The plan is gone, or was never there; the result is for those who come later.
+		_ = errors.Join(r.folder.Close(), r.folder.WriteResult(end))
 	}
+	r.sink.Emit(end)
 	return err
+}
+
+// planWatch remembers whether the run's plan had no changes.
+type planWatch struct{ none bool }
+
+func (w *planWatch) Emit(e event.Event) {
+	if p, ok := e.(event.Plan); ok {
+		w.none = !p.Changed
+	}
+}
+
+// inEngine is a run's part in its engine.
+func inEngine(c *cli.Context, s Streams, body func(context.Context, *run) error) error {
+	e := s.Engine
+	r := &run{id: e.Run.ID, command: c.Command.Name, started: time.Now(), streams: s, system: ci.Detect(os.Getenv), folder: e.Run}
+	r.streams.Terminal = os.Getenv(envTerminal) != ""
+	os.Unsetenv(envTerminal)
+	r.sink = &fanOut{sinks: []event.Sink{e.Journal}}
+	set, err := newSettings(c, s)
+	r.set = set
+	ctx, cancel := context.WithCancelCause(c.Context)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-e.Cancelled:
+			cancel(&cancelledError{e.Why})
+		case <-ctx.Done():
+		}
+	}()
+	c.Context = ctx
+	return errors.Join(r.carryOut(c, err, body), e.Close())
+}
+
+// cancelledError is the cause of a run that its foreground cancelled.
+type cancelledError struct{ why string }
+
+func (e *cancelledError) Error() string { return quote.Line(e.why, 200) }
+
+// Is lets the cause count as a cancelled context.
+func (e *cancelledError) Is(target error) bool { return target == context.Canceled }
+
+// follow starts the run's engine and shows what it does. A cancel is passed on
+// once; then the engine is waited for, until it has cleaned up.
+func (r *run) follow(ctx context.Context, show *view) error {
+	folder, err := engine.NewRun(r.set.dir, r.id)
+	if err != nil {
+		return r.stillborn(ctx, show, err)
+	}
+	var env []string
+	if r.streams.Terminal {
+		env = append(env, envTerminal+"=1")
+	}
+	link, err := folder.Start(os.Args[1:], env...)
+	if err != nil {
+		return r.stillborn(ctx, show, errors.Join(err, folder.Close()))
+	}
+	defer link.Close()
+	defer context.AfterFunc(ctx, func() { link.Cancel(context.Cause(ctx).Error()) })()
+	err = link.Follow(context.WithoutCancel(ctx), func(e event.Event) {
+		if q, ok := e.(event.Question); ok {
+			go func() {
+				answer, err := ask(ctx, r.streams, q.Text)
+				if err == nil {
+					link.Answer(answer)
+				}
+			}()
+			return
+		}
+		show.Emit(e)
+	})
+	if err != nil {
+		return r.stillborn(ctx, show, &uncleanError{err: err, left: []string{
+			fmt.Sprintf("run %s was at stage %s; its lock may be left, resources may be unfinished", r.id, show.stage())}})
+	}
+	return show.result()
+}
+
+// stillborn ends a run whose engine did not.
+func (r *run) stillborn(ctx context.Context, show *view, err error) error {
+	t := tell(ctx, err)
+	show.Emit(event.RunFinished{Status: statusOf(t.code), ExitCode: t.code, Error: t.msg, Hint: t.hint, Seconds: time.Since(r.started).Seconds()})
+	return &codeError{code: t.code, msg: t.msg, hint: t.hint}
 }
 
 func statusOf(code int) string {
@@ -101,24 +202,118 @@ func statusOf(code int) string {
 	return event.Failed
 }
 
-// alreadyTold reports whether terraform's own diagnostics said it.
-func alreadyTold(err error) bool {
-	var f *terraform.Failure
-	return errors.As(err, &f) && slices.ContainsFunc(f.Diagnostics, func(d event.Diagnostic) bool { return d.Severity == "error" })
+// view shows a run in the foreground: to the person, and to the CI system.
+type view struct {
+	streams   Streams
+	printer   event.Sink
+	json      bool
+	collector *ci.Collector
+	system    *ci.GitHub
+
+	mu     sync.Mutex
+	at     string // the stage that began last
+	failed string // what the error diagnostics said
+	end    *event.RunFinished
 }
 
-// tellOutputs writes outputs and environment variables for later steps. What
-// cannot be written is said and never fails the run.
+func newView(r *run, c *cli.Context) *view {
+	dir := c.String("chdir")
+	if r.set != nil {
+		dir = r.set.dir
+	}
+	o := ui.Options{Out: r.streams.Out, Err: r.streams.Err, Run: r.id, Now: time.Now, GitHub: r.system != nil, Dir: r.system.Dir(dir),
+		Verbose: c.Bool("verbose"), Quiet: c.Bool("quiet"), Color: r.set != nil && r.set.color}
+	v := &view{streams: r.streams, collector: ci.NewCollector(r.command, r.id), system: r.system, json: c.Bool("json")}
+	if v.printer = event.Sink(ui.NewText(o)); v.json {
+		v.printer = ui.NewJSON(o)
+	}
+	go v.remind()
+	return v
+}
+
+// Emit implements event.Sink.
+func (v *view) Emit(e event.Event) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch e := e.(type) {
+	case event.StageStarted:
+		v.at = e.Stage
+	case event.Diagnostic:
+		if e.Severity == "error" && len(v.failed) < 64<<10 {
+			v.failed += e.Summary + "\n"
+		}
+	case event.RunFinished:
+		v.end = &e
+		// The text's last words are the caller's: "tfguard: error: …".
+		if e.Error != "" && !v.told(e.Error) {
+			own := event.Diagnostic{Severity: "error", Summary: e.Error, Hint: e.Hint}
+			v.collector.Emit(own)
+			if v.json {
+				v.printer.Emit(own)
+			}
+		}
+	}
+	v.collector.Emit(e)
+	v.printer.Emit(e)
+}
+
+// told reports whether a diagnostic of terraform's has said this error.
+func (v *view) told(text string) bool {
+	for said := range strings.Lines(v.failed) {
+		if said = strings.TrimSpace(said); said != "" && strings.Contains(text, said) {
+			return true
+		}
+	}
+	return false
+}
+
+func (v *view) stage() string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.at
+}
+
+// remind answers every signal after the first: the run is cancelled already.
+func (v *view) remind() {
+	for range v.streams.Again {
+		fmt.Fprintf(v.streams.Err, "tfguard: still waiting for %s to end by itself; terraform was interrupted once, a second time would lose what it is creating\n", v.stage())
+	}
+}
+
+// result is the outcome of a run that was followed.
+func (v *view) result() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.end == nil || v.end.ExitCode == ExitOK {
+		return nil
+	}
+	return &codeError{code: v.end.ExitCode, msg: v.end.Error, hint: v.end.Hint}
+}
+
+// finish writes outputs and summary for the CI system. What cannot be written
+// is said and never fails the run.
+func (v *view) finish() {
+	if v.system == nil {
+		return
+	}
+	result := v.collector.Result()
+	tellOutputs(v.streams, v.system, result)
+	if err := v.system.Summary(ci.SummaryMarkdown(result)); err != nil {
+		warn(v.streams.Err, err)
+	}
+}
+
+// tellOutputs writes outputs and environment variables for later steps.
 func tellOutputs(s Streams, system *ci.GitHub, result ci.Result) {
 	for _, err := range []error{system.SetOutputs(ci.Outputs(result)), system.SetEnv(ci.LegacyEnv(result))} {
 		if err != nil {
-			warn(s, err)
+			warn(s.Err, err)
 		}
 	}
 }
 
-func warn(s Streams, err error) {
-	fmt.Fprintf(s.Err, "tfguard: warning: %s\n", quote.Line(err.Error(), 1000))
+func warn(w io.Writer, err error) {
+	fmt.Fprintf(w, "tfguard: warning: %s\n", quote.Line(err.Error(), 1000))
 }
 
 // fanOut gives every event to several sinks, in one order.

@@ -33,7 +33,7 @@ func checkCommand(s Streams) *cli.Command {
 			if err := noArgs(c); err != nil {
 				return err
 			}
-			return reported(c, s, func(ctx context.Context, r *run) error {
+			return reported(c, s, nil, func(ctx context.Context, r *run) error {
 				p, _, err := r.pipeline(ctx, "", "")
 				if err != nil {
 					return err
@@ -54,19 +54,19 @@ func planCommand(s Streams) *cli.Command {
 			yes("destroy", "plan to destroy everything"),
 			yes("detailed-exitcode", "exit 2 where there are changes"),
 			onByDefault("lock", "--lock=false plans without taking the lock, for a role that may not write it"),
-			setupFlag()),
+			setupFlag(), noDetachFlag()),
 		Action: func(c *cli.Context) error {
 			if err := noArgs(c); err != nil {
 				return err
 			}
-			return reported(c, s, func(ctx context.Context, r *run) error {
+			return reported(c, s, nil, func(ctx context.Context, r *run) error {
 				p, t, err := r.pipeline(ctx, "", "plan")
 				if err != nil {
 					return err
 				}
 				out, err := p.RunPlan(ctx)
 				if err != nil {
-					return r.afterCancel(ctx, t, err)
+					return r.afterwards(ctx, t, err)
 				}
 				if out.Changed && c.Bool("detailed-exitcode") {
 					return &codeError{code: ExitChanges}
@@ -82,12 +82,14 @@ func applyCommand(s Streams) *cli.Command {
 		Name: "apply", Usage: "the whole sequence, or one saved plan",
 		UsageText:   "tfguard apply [flags] [PLANFILE]",
 		Description: sequenceCodes(),
-		Flags:       append(append(append(common(), terraformFlags()...), guardFlags()...), setupFlag()),
+		Flags:       append(append(append(common(), terraformFlags()...), guardFlags()...), setupFlag(), noDetachFlag()),
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 1 {
 				return usagef("apply takes one plan file, not %d", c.NArg())
 			}
-			return reported(c, s, func(ctx context.Context, r *run) error { return r.apply(ctx, c.Args().First(), "apply") })
+			saved := c.Args().First()
+			return reported(c, s, func(r *run) error { return r.canBeApproved(saved) },
+				func(ctx context.Context, r *run) error { return r.apply(ctx, saved) })
 		},
 	}
 }
@@ -97,12 +99,13 @@ func destroyCommand(s Streams) *cli.Command {
 		Name: "destroy", Usage: "the whole sequence with a plan that destroys everything",
 		UsageText:   "tfguard destroy [flags]",
 		Description: sequenceCodes(),
-		Flags:       append(append(append(common(), terraformFlags()...), guardFlags()...), setupFlag()),
+		Flags:       append(append(append(common(), terraformFlags()...), guardFlags()...), setupFlag(), noDetachFlag()),
 		Action: func(c *cli.Context) error {
 			if err := noArgs(c); err != nil {
 				return err
 			}
-			return reported(c, s, func(ctx context.Context, r *run) error { return r.apply(ctx, "", "destroy") })
+			return reported(c, s, func(r *run) error { return r.canBeApproved("") },
+				func(ctx context.Context, r *run) error { return r.apply(ctx, "") })
 		},
 	}
 }
@@ -111,31 +114,25 @@ func sequenceCodes() string {
 	return codes(ExitOK, ExitFailed, ExitUsage, ExitActive, ExitStale, ExitUnclear, ExitChanged, ExitRefused, ExitBackend, ExitSnapshot, ExitCancelled, ExitCancelUnclean)
 }
 
-// apply runs the whole sequence for apply and destroy.
-func (r *run) apply(ctx context.Context, saved, what string) error {
-	auto := r.set.cli.Bool("auto-approve")
-	if saved == "" && !auto && !r.streams.Terminal {
-		r.sink.Emit(event.ApprovalNeeded{What: what, Hint: "tfguard " + what + " --auto-approve"})
-		return &usageError{msg: what + " needs an answer and there is no terminal to ask on", hint: "tfguard " + what + " --auto-approve"}
+// canBeApproved fails before anything runs where nobody can say yes. A saved
+// plan was approved when it was made, as in terraform.
+func (r *run) canBeApproved(saved string) error {
+	if saved != "" || r.set.cli.Bool("auto-approve") || r.streams.Terminal {
+		return nil
 	}
-	p, t, err := r.pipeline(ctx, saved, what)
+	hint := "tfguard " + r.command + " --auto-approve"
+	r.sink.Emit(event.ApprovalNeeded{What: r.command, Hint: hint})
+	return &usageError{msg: r.command + " needs an answer and there is no terminal to ask on", hint: hint}
+}
+
+// apply runs the whole sequence for apply and destroy.
+func (r *run) apply(ctx context.Context, saved string) error {
+	p, t, err := r.pipeline(ctx, saved, r.command)
 	if err != nil {
 		return err
 	}
 	_, err = p.RunApply(ctx)
-	return r.afterCancel(ctx, t, err)
-}
-
-// afterCancel looks at what a cancelled run left. It gives err itself where the
-// run was not cancelled.
-func (r *run) afterCancel(ctx context.Context, t *target, err error) error {
-	if err == nil || ctx.Err() == nil {
-		return err
-	}
-	if left := t.leftBehind(ctx, r.started); len(left) > 0 {
-		return &uncleanError{err: context.Cause(ctx), left: left}
-	}
-	return err
+	return r.afterwards(ctx, t, err)
 }
 
 // pipeline wires a run. what is "", "plan", "apply" or "destroy"; saved is the
@@ -160,8 +157,10 @@ func (r *run) pipeline(ctx context.Context, saved, what string) (*pipeline.Pipel
 	t.self = r.id
 	keep := &keeper{t: t, run: r, required: set.file.Locks.Holder != nil && *set.file.Locks.Holder == "required", lost: r.cancel}
 	r.sink.add(keep)
-	if r.folder, err = engine.NewRun(set.dir, r.id); err != nil {
-		return nil, nil, err
+	if r.folder == nil { // an engine has one
+		if r.folder, err = engine.NewRun(set.dir, r.id); err != nil {
+			return nil, nil, err
+		}
 	}
 	tf, err := r.terraform(ctx, what, keep.Locked)
 	if err != nil {
@@ -172,14 +171,14 @@ func (r *run) pipeline(ctx context.Context, saved, what string) (*pipeline.Pipel
 	setUp := set.cli.Bool("setup-backend") || f.Backend.Setup != nil && *f.Backend.Setup && what != "" || set.sandbox
 	reason := "pre-" + what
 	states := &states{Store: t.snapshots(set, snapshot.Options{Run: r.id}), t: t, tf: tf, set: set, run: r}
-	plans := &planner{tf: tf, t: t, run: r, saved: saved, out: set.outFile(), destroy: what == "destroy" || set.cli.Bool("destroy"), states: states}
+	plans := &planner{tf: tf, t: t, run: r, keep: keep, saved: saved, out: set.outFile(), destroy: what == "destroy" || set.cli.Bool("destroy")}
 	return &pipeline.Pipeline{
 		Address: t.addr,
 		Checker: &checker{Terraform: tf, t: t, set: set, create: setUp},
 		Backend: &preparer{t: t, setUp: setUp, sink: r.sink},
 		Locks:   t,
 		Planner: plans,
-		Applier: tf,
+		Applier: &applier{Terraform: tf, t: t, keep: keep, run: r},
 		States:  states,
 		Holder:  keep,
 		Person:  &person{streams: r.streams, sink: r.sink, auto: set.cli.Bool("auto-approve"), unlockStale: unlockStale, approved: values(set.cli, "approve-lock"), what: what},
@@ -367,7 +366,7 @@ type planner struct {
 	run        *run
 	saved, out string
 	destroy    bool
-	states     *states
+	keep       *keeper
 }
 
 // Plan implements pipeline.Planner.
@@ -378,7 +377,7 @@ func (p *planner) Plan(ctx context.Context) (string, event.Plan, state.Head, err
 	file := p.run.folder.PlanFile()
 	plan, err := p.tf.Plan(ctx, file)
 	if err != nil {
-		return "", plan, state.Head{}, err
+		return "", plan, state.Head{}, p.keep.afterTerraform(ctx, err)
 	}
 	from, err := planfile.Head(file)
 	if err != nil {

@@ -2,13 +2,17 @@ package app
 
 import (
 	"context"
+	"crypto/md5"
+	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tfguard/tfguard/internal/awsclient"
@@ -275,26 +279,6 @@ func (t *target) backend() *setup.Backend {
 	return b
 }
 
-// cleanUp bounds what is done on a context of its own after a cancel.
-const cleanUp = 30 * time.Second
-
-// leftBehind says what a cancelled run left in the backend; empty is clean.
-func (t *target) leftBehind(ctx context.Context, since time.Time) []string {
-	clean, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
-	defer stop()
-	v, err := t.Observe(clean)
-	if err != nil {
-		return []string{fmt.Sprintf("the lock on %s could not be read: %v", t.addr, err)}
-	}
-	var left []string
-	for _, e := range v.Locks {
-		if !e.Info.Created.Before(since) {
-			left = append(left, fmt.Sprintf("lock %s in %s is still there", e.Name(), e.Observation.Store))
-		}
-	}
-	return left
-}
-
 // confirm compares what was read from the configuration with what terraform
 // resolved at init: the run must be about the state that terraform will write.
 func (t *target) confirm() error {
@@ -307,4 +291,23 @@ func (t *target) confirm() error {
 			hint: "terraform init -reconfigure, with the same --backend-config"}
 	}
 	return nil
+}
+
+// stateMD5 is the digest of the state as it is: the MD5 of the object's bytes in
+// lower case hex, empty where there is none.
+func (t *target) stateMD5(ctx context.Context) (string, error) {
+	name := awsclient.ObjectName(t.addr.Bucket, t.addr.Key)
+	out, err := t.clients.S3.GetObject(ctx, awsclient.ObjectOf(t.found.Settings).Get(&s3.GetObjectInput{Bucket: &t.addr.Bucket, Key: &t.addr.Key}))
+	if err = awsclient.Explain(err, name); err != nil {
+		if backend.Is(err, backend.NotFound) {
+			err = nil
+		}
+		return "", err
+	}
+	defer out.Body.Close()
+	sum := md5.New() // terraform's digest (internal/backend/remote-state/s3/client.go)
+	if _, err := io.Copy(sum, out.Body); err != nil {
+		return "", awsclient.Explain(err, name)
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }

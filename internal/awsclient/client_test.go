@@ -150,24 +150,6 @@ func TestAHangEndsWithoutACancel(t *testing.T) {
 	}
 }
 
-func TestASlowDownloadThatMovesIsNoHang(t *testing.T) {
-	testkit.Isolate(t)
-	o := quick()
-	o.AttemptTimeout = 200 * time.Millisecond
-	url := testkit.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		tick := time.NewTicker(40 * time.Millisecond)
-		defer tick.Stop()
-		for range 10 {
-			<-tick.C
-			_, _ = io.WriteString(w, "x")
-			w.(http.Flusher).Flush()
-		}
-	}))
-	if err := get(t.Context(), newClients(t, testkit.Settings(url), o)); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestTheRegionComesFromWhereTerraformLooks(t *testing.T) {
 	for _, row := range []struct {
 		name string

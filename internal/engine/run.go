@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -10,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 )
 
@@ -44,13 +44,36 @@ func NewRun(dir, id string) (*Run, error) {
 	if err := os.MkdirAll(r.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the run's folder: %w", err)
 	}
+	prune(runs)
+	return r, r.openLog()
+}
+
+// openRun gives the run whose folder exists.
+func openRun(dir string) (*Run, error) {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return nil, fmt.Errorf("open the run's folder %s: %w", dir, cmp.Or(err, fs.ErrNotExist))
+	}
+	r := &Run{ID: filepath.Base(dir), Dir: dir}
+	return r, r.openLog()
+}
+
+// Runs lists the runs below dir, the configuration's directory, oldest first.
+func Runs(dir string) ([]*Run, error) {
+	runs := filepath.Join(dir, Folder, "runs")
+	var out []*Run
+	for _, id := range ids(runs) {
+		out = append(out, &Run{ID: id, Dir: filepath.Join(runs, id)})
+	}
+	return out, nil
+}
+
+func (r *Run) openLog() error {
 	log, err := os.OpenFile(filepath.Join(r.Dir, "terraform.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("make the run's log: %w", err)
+		return fmt.Errorf("make the run's log: %w", err)
 	}
 	r.log = log
-	prune(runs)
-	return r, nil
+	return nil
 }
 
 // MakeFolder makes tfguard's folder below dir, and tells git to ignore it.
@@ -94,12 +117,26 @@ func (r *Run) Close() error {
 	return err
 }
 
-// prune removes the oldest run folders. Names sort by time; what is no run's
-// name stays.
+// alive is locked as long as the run goes on in an engine.
+func (r *Run) alive() string { return filepath.Join(r.Dir, "alive") }
+
+// prune removes the oldest run folders; a run that goes on stays.
 func prune(runs string) {
-	entries, err := os.ReadDir(runs)
+	old := ids(runs)
+	for _, id := range old[:max(0, len(old)-keepRuns)] {
+		r := &Run{ID: id, Dir: filepath.Join(runs, id)}
+		if !r.GoesOn() {
+			_ = os.RemoveAll(r.Dir) // tried again by the next run
+		}
+	}
+}
+
+// ids are the names of the runs, oldest first: they sort by time. What is no
+// run's name is left out.
+func ids(runs string) []string {
+	entries, err := os.ReadDir(runs) // sorted
 	if err != nil {
-		return
+		return nil
 	}
 	var names []string
 	for _, e := range entries {
@@ -107,8 +144,5 @@ func prune(runs string) {
 			names = append(names, e.Name())
 		}
 	}
-	slices.Sort(names)
-	for _, n := range names[:max(0, len(names)-keepRuns)] {
-		_ = os.RemoveAll(filepath.Join(runs, n)) // tried again by the next run
-	}
+	return names
 }

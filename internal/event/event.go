@@ -131,11 +131,20 @@ type Output struct {
 	Detail bool   `json:"verbose,omitempty"` // of interest with --verbose alone
 }
 
-// RunFinished is the last event of a run, always.
+// Question is put to the person in the foreground of a run that goes on in a
+// process of its own. It is not among the lines of --json.
+type Question struct {
+	Text string `json:"text"`
+}
+
+// RunFinished is the last event of a run, always. Error and Hint say why it
+// failed and what to type next.
 type RunFinished struct {
 	Status   string  `json:"status"`
 	ExitCode int     `json:"exit_code"`
 	Seconds  float64 `json:"seconds"`
+	Error    string  `json:"error,omitempty"`
+	Hint     string  `json:"hint,omitempty"`
 }
 
 // Type implements [Event].
@@ -149,6 +158,7 @@ func (Snapshot) Type() string       { return "snapshot" }
 func (Diagnostic) Type() string     { return "diagnostic" }
 func (ApprovalNeeded) Type() string { return "approval_needed" }
 func (Output) Type() string         { return "output" }
+func (Question) Type() string       { return "question" }
 func (RunFinished) Type() string    { return "run_finished" }
 
 // Header is what every line starts with.
@@ -226,6 +236,8 @@ func Decode(line []byte) (Header, Event, error) {
 		return decode[ApprovalNeeded](h, line)
 	case "output":
 		return decode[Output](h, line)
+	case "question":
+		return decode[Question](h, line)
 	case "run_finished":
 		return decode[RunFinished](h, line)
 	}

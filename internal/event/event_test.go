@@ -25,7 +25,8 @@ func TestRoundTrip(t *testing.T) {
 		Diagnostic{"error", "s", "d", "a.b", "main.tf", 3, "x = 1", "terraform fmt"},
 		ApprovalNeeded{"unlock", []string{"a"}, "tfguard unlock --id a"},
 		Output{"apply", "two\nlines ##[error]", true},
-		RunFinished{OK, 0, 3},
+		Question{"sure?"},
+		RunFinished{OK, 0, 3, "why", "tfguard locks"},
 	} {
 		t.Run(e.Type(), func(t *testing.T) {
 			line, err := Encode("run-1", at, e)

@@ -1,11 +1,12 @@
 package lock
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Record is tfguard's holder record: what a run writes beside the state while
@@ -93,18 +94,50 @@ type Evidence struct {
 // maxInFlight bounds how many addresses a record names.
 const maxInFlight = 200
 
-// Encode gives the record's bytes.
+// Encode gives the record's bytes, which [ParseRecord] can read: text that is
+// too long for that is cut off, addresses that are too many are left out.
 func (r Record) Encode() ([]byte, error) {
 	r.Version = 1
-	if r.InFlight == nil {
-		r.InFlight = []string{}
+	r.InFlight = append([]string{}, r.InFlight[:min(len(r.InFlight), maxInFlight)]...)
+	if r.CI != nil {
+		run := *r.CI
+		r.CI = &run
 	}
-	r.InFlight = r.InFlight[:min(len(r.InFlight), maxInFlight)]
-	b, err := json.Marshal(r)
-	if err != nil {
-		return nil, fmt.Errorf("encode holder record: %w", err)
+	for _, f := range r.text() {
+		*f = cut(*f)
 	}
-	return b, nil
+	for {
+		b, err := json.Marshal(r)
+		if err != nil {
+			return nil, fmt.Errorf("encode holder record: %w", err)
+		}
+		if len(b) < MaxRecord || len(r.InFlight) == 0 {
+			return b, nil
+		}
+		r.InFlight = r.InFlight[:len(r.InFlight)/2]
+	}
+}
+
+// cut bounds a field in bytes, at the end of a character.
+func cut(s string) string {
+	s = strings.ToValidUTF8(s, "\uFFFD") // as JSON will have it
+	n := min(len(s), maxField)
+	for n < len(s) && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
+
+// text are the record's fields that may be of any length.
+func (r *Record) text() []*string {
+	all := []*string{&r.Command, &r.Commit, &r.Who, &r.Host.Name, &r.Host.Boot, &r.Host.PIDs, &r.Began, &r.Stage}
+	if c := r.CI; c != nil {
+		all = append(all, &c.System, &c.Server, &c.Repository, &c.ID, &c.Job, &c.URL)
+	}
+	for i := range r.InFlight {
+		all = append(all, &r.InFlight[i])
+	}
+	return all
 }
 
 // ParseRecord reads a holder record. Its error says in words for people why it
@@ -114,12 +147,13 @@ func ParseRecord(raw []byte) (Record, error) {
 	if len(raw) >= MaxRecord {
 		return r, fmt.Errorf("the holder record is longer than %d bytes", MaxRecord)
 	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	if err := dec.Decode(&r); err != nil || dec.More() {
+	if err := json.Unmarshal(raw, &r); err != nil {
 		return Record{}, errors.New("the holder record is not JSON of one")
 	}
 	switch {
-	case r.Version != 1:
+	case r.Version < 1:
+		return Record{}, errors.New("the holder record has no version")
+	case r.Version > 1:
 		return Record{}, fmt.Errorf("the holder record is of version %d, which a newer tfguard wrote", r.Version)
 	case !UsableID(r.RunID):
 		return Record{}, errors.New("the holder record has no usable run id")
@@ -130,16 +164,9 @@ func ParseRecord(raw []byte) (Record, error) {
 	case len(r.InFlight) > maxInFlight:
 		return Record{}, fmt.Errorf("the holder record names more than %d resources", maxInFlight)
 	}
-	for _, f := range append([]string{r.Command, r.Commit, r.Who, r.Host.Name, r.Host.Boot, r.Host.PIDs, r.Began, r.Stage}, r.InFlight...) {
-		if len(f) > maxField {
+	for _, f := range r.text() {
+		if len(*f) > maxField {
 			return Record{}, fmt.Errorf("a field of the holder record is longer than %d bytes", maxField)
-		}
-	}
-	if c := r.CI; c != nil {
-		for _, f := range []string{c.System, c.Server, c.Repository, c.ID, c.Job, c.URL} {
-			if len(f) > maxField {
-				return Record{}, fmt.Errorf("a field of the holder record is longer than %d bytes", maxField)
-			}
 		}
 	}
 	return r, nil

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -94,7 +95,7 @@ func ParseInfo(raw []byte) (Info, error) {
 	if err := dec.Decode(&loose); err != nil {
 		return Info{}, errors.New("the record is not JSON of a lock")
 	}
-	if dec.More() {
+	if _, err := dec.Token(); err != io.EOF {
 		return Info{}, errors.New("something follows the record")
 	}
 	info := Info{

@@ -99,10 +99,13 @@ func judge(o Observation, ev Evidence, p Policy, now time.Time) Entry {
 		e.Status, e.Reasons = Unclear, []string{err.Error()}
 		return e
 	}
+	clock := "by the store's clock"
 	if !o.ServerNow.IsZero() {
 		now = o.ServerNow
+	} else {
+		clock = "by the store's clock and this host's"
 	}
-	from, clock := o.Written, "by the store's clock"
+	from := o.Written
 	if from.IsZero() {
 		from, clock = info.Created, "by the clock of the client that took it"
 	}
@@ -196,7 +199,7 @@ func (h *HolderSeen) names(info Info) bool {
 	if r.LockID != "" {
 		return r.LockID == info.ID
 	}
-	return r.Who == info.Who && r.TakesLock() && !info.Created.Before(r.Started) && !info.Created.After(r.Beat)
+	return r.Who != "" && r.Who == info.Who && r.TakesLock() && !info.Created.Before(r.Started) && !info.Created.After(r.Beat)
 }
 
 // TakesLock reports whether terraform takes its lock in the record's stage.
@@ -245,7 +248,7 @@ func judgeHolder(state string, h *HolderSeen, p Policy) (Entry, bool) {
 	life, why := h.life(p)
 	r := h.Record
 	e.Info = Info{ID: r.RunID, Operation: "tfguard " + r.Command + ", stage " + r.Stage, Who: r.Who, Created: r.Started, Path: state}
-	e.Age = max(r.Beat.Sub(r.Started), 0) + h.Age
+	e.Age = max(r.Beat.Add(h.Age).Sub(r.Started), 0)
 	if r.CI != nil {
 		e.Run = &Run{URL: r.CI.URL, Status: h.CI.Status, Conclusion: h.CI.Conclusion}
 	}

@@ -603,7 +603,7 @@ func TestProjection(t *testing.T) {
 
 // Whatever a client writes into an expression or an item, it gets an answer.
 func FuzzExpressions(f *testing.F) {
-	for _, s := range []string{"attribute_not_exists(LockID) AND Info = :v", "SET a = if_not_exists(#n, :v) + :v REMOVE b[3].c ADD d :v", "a.b[1], #n", "#n BETWEEN :v AND :v", "NOT (contains(a, :v) OR size(b) > :v)", "(((", "SET a[99999999999999999999] = :v"} {
+	for _, s := range []string{"attribute_not_exists(LockID) AND Info = :v", "SET a = if_not_exists(#n, :v) + :v REMOVE b[3].c ADD d :v", "a.b[1], #n", "#n BETWEEN :v AND :v", "NOT (contains(a, :v) OR size(b) > :v)", "(((", "SET a[99999999999999999999] = :v", "SET a[0].x = :v, c = :v REMOVE b.c"} {
 		f.Add(s, `{"LockID":{"S":"k"},"a":{"L":[{"M":{}},{"N":"1"}]},"b":{"M":{"c":{"SS":["x"]}}}}`, `{"N":"1"}`)
 	}
 	f.Fuzz(func(t *testing.T, text, doc, value string) {

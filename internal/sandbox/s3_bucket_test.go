@@ -413,16 +413,16 @@ func TestListObjectsPages(t *testing.T) {
 				p := s3.NewListObjectsV2Paginator(b.s3, &s3.ListObjectsV2Input{Bucket: &bucket, Prefix: &c.prefix, Delimiter: &c.delimiter, StartAfter: &c.after, MaxKeys: &n, EncodingType: encoding})
 				for p.HasMorePages() {
 					page, err := p.NextPage(t.Context())
-					if err != nil {
-						t.Fatal(err)
+					if err != nil || len(v2) > len(keys) {
+						t.Fatalf("%s: %v after %q", c.name, err, v2)
 					}
 					v2 = append(v2, entries(page.Contents, page.CommonPrefixes)...)
 				}
 				in := &s3.ListObjectsInput{Bucket: &bucket, Prefix: &c.prefix, Delimiter: &c.delimiter, Marker: &c.after, MaxKeys: &n, EncodingType: encoding}
 				for {
 					page, err := b.s3.ListObjects(t.Context(), in)
-					if err != nil {
-						t.Fatal(err)
+					if err != nil || len(v1) > len(keys) {
+						t.Fatalf("%s, version 1: %v after %q", c.name, err, v1)
 					}
 					e := entries(page.Contents, page.CommonPrefixes)
 					v1 = append(v1, e...)

@@ -33,6 +33,20 @@ type Failure struct {
 // refused by the lock that it left. Empty otherwise. The process has ended.
 func (f *Failure) OwnLock() string { return f.own }
 
+// OnlyNotReleased reports whether the command did all of its work but for the
+// release of its lock.
+func (f *Failure) OnlyNotReleased() bool {
+	errors := 0
+	for _, d := range f.Diagnostics {
+		if d.Severity == "error" {
+			if errors++; marksOf(d) != markNotReleased {
+				return false
+			}
+		}
+	}
+	return errors > 0 && f.ExitCode >= 0
+}
+
 // own completes a failure with the lock ID that the command asked for.
 func own(err error, id string) error {
 	var f *Failure

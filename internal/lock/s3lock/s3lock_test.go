@@ -245,9 +245,24 @@ func TestARemovalThatDidNothingIsNoSuccess(t *testing.T) {
 	if err := b.Remove(t.Context(), o); err == nil {
 		t.Error("the removal could not be verified")
 	}
-	o.Match = ""
-	if err := b.Remove(t.Context(), o); err == nil {
-		t.Error("an observation without an ETag would remove any lock")
+}
+
+func TestAStoreWithoutETagsIsAskedForNoRemoval(t *testing.T) {
+	b := newBench(t)
+	b.faulty.Add(testkit.Fault{Match: testkit.S3Op("GET", ".tflock"), Answer: func(*http.Request) *testkit.Response {
+		return &testkit.Response{Status: 200, Body: string(locktest.Record(1))}
+	}})
+	o, err := b.Read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Remove(t.Context(), *o); err == nil {
+		t.Error("without an ETag any lock would be removed")
+	}
+	for _, r := range b.faulty.Requests() {
+		if strings.HasPrefix(r, "DELETE") {
+			t.Errorf("request %s", r)
+		}
 	}
 }
 

@@ -1,0 +1,136 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/tfguard/tfguard/internal/lock"
+	"github.com/tfguard/tfguard/internal/terraform"
+)
+
+// cleanUp bounds what is done on a context of its own after a cancel.
+const cleanUp = 30 * time.Second
+
+// erroredState is where terraform leaves a state that it could not write
+// (terraform internal/backend/local/backend_apply.go).
+const erroredState = "errored.tfstate"
+
+// applier applies, and takes away what terraform itself could not.
+type applier struct {
+	*terraform.Terraform
+	t    *target
+	run  *run
+	keep *keeper
+}
+
+// Apply implements pipeline.Applier.
+func (a *applier) Apply(ctx context.Context, file string) error {
+	return a.keep.afterTerraform(ctx, a.Terraform.Apply(ctx, file))
+}
+
+// afterTerraform removes a lock of this very run that terraform has left: it has
+// ended, and the lock's ID is the one that it asked for. Where that was all that
+// went wrong, nothing did.
+func (k *keeper) afterTerraform(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	clean, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
+	defer stop()
+	left, readErr := k.ownLocks(clean)
+	if readErr != nil {
+		return err
+	}
+	for _, e := range left {
+		if removeErr := k.t.Remove(clean, e, "this run; its terraform has ended"); removeErr != nil && !errors.Is(removeErr, lock.ErrGone) {
+			return errors.Join(err, removeErr)
+		}
+		k.run.warn(fmt.Sprintf("terraform has ended and left its lock %s in %s: removed", e.Info.ID, e.Observation.Store), "")
+	}
+	var f *terraform.Failure
+	if errors.As(err, &f) && f.OnlyNotReleased() {
+		return nil
+	}
+	return err
+}
+
+// ownLocks are the locks that this run's terraform has taken and that are there.
+func (k *keeper) ownLocks(ctx context.Context) ([]lock.Entry, error) {
+	k.mu.Lock()
+	ids := slices.Clone(k.ids)
+	k.mu.Unlock()
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	v, err := k.t.Observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(v.Locks, func(e lock.Entry) bool {
+		return e.Observation.Store == lock.Holder || e.Status == lock.Unclear || !slices.Contains(ids, e.Info.ID)
+	}), nil
+}
+
+// afterwards looks at what a run that failed or was cancelled has left: locks,
+// a state that could not be written, a digest that does not match. It gives err
+// itself where it is clean.
+func (r *run) afterwards(ctx context.Context, t *target, err error) error {
+	if err == nil {
+		return nil
+	}
+	clean, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
+	defer stop()
+	var left []string
+	if info, statErr := os.Stat(filepath.Join(r.set.dir, erroredState)); statErr == nil && !info.ModTime().Before(r.started.Truncate(time.Second)) {
+		left = append(left, "the state could not be written and is in "+filepath.Join(r.set.dir, erroredState))
+	}
+	if ctx.Err() != nil {
+		left = append(left, t.leftBehind(clean, r.started)...)
+	}
+	if len(left) == 0 {
+		return err
+	}
+	if ctx.Err() != nil {
+		return &uncleanError{err: context.Cause(ctx), left: left}
+	}
+	return fmt.Errorf("%w; %s", err, left[0])
+}
+
+// leftBehind says what a cancelled run left in the backend; empty is clean.
+func (t *target) leftBehind(ctx context.Context, since time.Time) []string {
+	v, err := t.Observe(ctx)
+	if err != nil {
+		return []string{fmt.Sprintf("the lock on %s could not be read: %v", t.addr, err)}
+	}
+	var left []string
+	for _, e := range v.Locks {
+		if e.Observation.Store != lock.Holder && e.Info.Who == who() && !e.Info.Created.Before(since) {
+			left = append(left, fmt.Sprintf("lock %s in %s is still there", e.Name(), e.Observation.Store))
+		}
+	}
+	if match, err := t.digestMatches(ctx); err != nil {
+		left = append(left, fmt.Sprintf("the digest of %s could not be checked: %v", t.addr, err))
+	} else if !match {
+		left = append(left, fmt.Sprintf("the digest of %s does not match its state", t.addr))
+	}
+	return left
+}
+
+// digestMatches reports whether the digest in the table is that of the state.
+// Terraform tolerates a missing one.
+func (t *target) digestMatches(ctx context.Context) (bool, error) {
+	if t.table == nil {
+		return true, nil
+	}
+	want, found, err := t.table.Digest(ctx)
+	if err != nil || !found || want == "" {
+		return err == nil, err
+	}
+	have, err := t.stateMD5(ctx)
+	return have == want, err
+}
