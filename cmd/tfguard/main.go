@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
 	"golang.org/x/term"
 
@@ -28,13 +27,13 @@ func run() int {
 	if err != nil {
 		return report(err)
 	}
-	ctx, again, stop := cancelled(e == nil)
-	defer stop()
+	nohup := signal.Ignored(syscall.SIGHUP)
+	ctx, again := cancelled(nohup)
 	return app.Main(ctx, os.Args, app.Streams{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		Terminal: term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stderr.Fd())),
 		Color:    term.IsTerminal(int(os.Stdout.Fd())),
-		Engine:   e, Again: again,
+		Engine:   e, Again: again, NoHup: nohup,
 	})
 }
 
@@ -46,40 +45,28 @@ func report(err error) int {
 	return app.ExitFailed
 }
 
-// cancelled gives a context that the first signal cancels, and with foreground
-// also the death of the parent: a script's shell passes no signal on. again
-// tells of every signal after the first.
-func cancelled(foreground bool) (ctx context.Context, again <-chan os.Signal, stop func()) {
+// cancelled gives a context that the first signal cancels; again tells of every
+// later one. Under nohup a closed terminal is no signal.
+func cancelled(nohup bool) (ctx context.Context, again <-chan os.Signal) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals, more := make(chan os.Signal, 8), make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	kept := signal.Ignored(syscall.SIGHUP) // under nohup neither a closed terminal nor a dead shell counts
-	if !kept {
+	if !nohup {
 		signal.Notify(signals, syscall.SIGHUP)
 	}
 	// A reader that went away must not end a run that is applying. Notify, not
 	// Ignore: what is ignored stays so in terraform and in hooks.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	go func() {
-		parent := os.Getppid()
-		tick := time.NewTicker(500 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case s := <-signals:
-				if ctx.Err() != nil {
-					select {
-					case more <- s:
-					default:
-					}
-				}
-				cancel(&app.SignalError{Signal: s})
-			case <-tick.C:
-				if foreground && !kept && os.Getppid() != parent {
-					cancel(&app.ParentError{PID: parent})
+		for s := range signals {
+			if ctx.Err() != nil {
+				select {
+				case more <- s:
+				default:
 				}
 			}
+			cancel(&app.SignalError{Signal: s})
 		}
 	}()
-	return ctx, more, func() { cancel(nil) }
+	return ctx, more
 }

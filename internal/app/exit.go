@@ -253,12 +253,13 @@ func lockHint(v lock.Verdict) string {
 }
 
 func failureHint(f *terraform.Failure) string {
+	if strings.HasSuffix(f.Command, "workspace select") && strings.Contains(f.Error(), "doesn't exist") {
+		return "check its name; --setup-backend makes it, as terraform workspace new does"
+	}
 	for _, d := range f.Diagnostics {
 		switch {
 		case strings.Contains(d.Summary, "Backend configuration changed"), strings.Contains(d.Summary, "Backend initialization required"):
 			return "terraform init -reconfigure takes the new backend, terraform init -migrate-state moves the state to it"
-		case strings.HasPrefix(d.Summary, "Workspace ") && strings.Contains(d.Summary, "doesn't exist"):
-			return "check its name; --setup-backend makes it, as terraform workspace new does"
 		}
 	}
 	return ""

@@ -30,6 +30,8 @@ type Streams struct {
 	Engine *engine.Engine
 	// Again tells of every signal after the one that cancelled the run.
 	Again <-chan os.Signal
+	// NoHup is set where the program is meant to outlive its terminal and shell.
+	NoHup bool
 }
 
 // Main runs one command and returns the exit code. A cancelled ctx cancels the

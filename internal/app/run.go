@@ -47,6 +47,12 @@ func reported(c *cli.Context, s Streams, ready func(*run) error, body func(conte
 	if s.Engine != nil {
 		return inEngine(c, s, body)
 	}
+	ctx, cancel := context.WithCancelCause(c.Context)
+	defer cancel(nil)
+	if !s.NoHup {
+		go watchParent(ctx, cancel)
+	}
+	c.Context = ctx
 	r := &run{id: engine.NewID(time.Now()), command: c.Command.Name, started: time.Now(), streams: s, system: ci.Detect(os.Getenv)}
 	set, err := newSettings(c, s)
 	r.set = set
@@ -63,6 +69,25 @@ func reported(c *cli.Context, s Streams, ready func(*run) error, body func(conte
 	}
 	show.finish()
 	return err
+}
+
+// watchParent cancels when the process that started this one is gone: a shell
+// that is killed passes no signal on to the command of its script.
+func watchParent(ctx context.Context, cancel context.CancelCauseFunc) {
+	parent := os.Getppid()
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if os.Getppid() != parent {
+				cancel(&ParentError{PID: parent})
+				return
+			}
+		}
+	}
 }
 
 func hasFlag(c *cli.Context, name string) bool {

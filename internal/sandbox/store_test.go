@@ -30,6 +30,10 @@ const childFile = "TFGUARD_SANDBOX_TEST_CHILD"
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(childFile); path != "" {
+		go func() { // the parent is gone, however it ended
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			os.Exit(1)
+		}()
 		err := func() error {
 			s, err := Open(path)
 			if err != nil {
@@ -58,6 +62,11 @@ func TestNoSuccessBeforeCommit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
