@@ -81,18 +81,18 @@ func badUsage() []badRow {
 			stderr: []string{"no such directory"}, hint: "-C"},
 		{sentence: "a workspace with a slash in TF_WORKSPACE", args: []string{"plan"}, code: 3,
 			given:  func(w *badWorld) { w.env["TF_WORKSPACE"] = "../prod" },
-			stderr: []string{"TF_WORKSPACE", `"../prod"`}, hint: "TF_WORKSPACE"},
+			stderr: []string{"TF_WORKSPACE", `"../prod"`}, hint: "tfguard plan --help"},
 		{sentence: "a workspace that leads out of its prefix", args: []string{"plan", "--workspace", ".."}, code: 3,
-			stderr: []string{"--workspace", `".."`}, hint: "--workspace"},
+			stderr: []string{"--workspace", `".."`}, hint: "tfguard plan --help"},
 		{sentence: "locking switched off behind tfguard's back", args: badApply, code: 3,
 			given:  func(w *badWorld) { w.env["TF_CLI_ARGS"] = "-lock=false" }, // G1
 			stderr: []string{"TF_CLI_ARGS", "-lock=false"}, hint: "unset"},
 		{sentence: "a backend setting without a name", args: []string{"plan", "--backend-config", "=x"}, code: 3,
 			stderr: []string{"--backend-config"}, hint: "tfguard plan --help"},
 		{sentence: "a file of backend settings that is not there", args: []string{"plan", "--backend-config", "prod.hcl"}, code: 3,
-			stderr: []string{"prod.hcl"}, hint: "--backend-config"},
+			stderr: []string{"prod.hcl", "--backend-config"}, hint: "tfguard plan --help"},
 		{sentence: "a terraform version that is none", args: []string{"plan", "--terraform-version", "latest & greatest"}, code: 3,
-			stderr: []string{`"latest & greatest"`}, hint: "--terraform-version"},
+			stderr: []string{`"latest & greatest"`}, hint: "tfguard plan --help"},
 	}
 }
 
@@ -190,15 +190,15 @@ func badBackends() []badRow {
 	return []badRow{
 		block("a backend without a bucket", map[string]string{"bucket": ""}, 1, "--backend-config bucket=", "no bucket"),
 		block("a backend without a key", map[string]string{"key": ""}, 1, "--backend-config key=", "no key"),
-		block("a key that begins with a slash", map[string]string{"key": `"/prod.tfstate"`}, 1, "slash", `"/prod.tfstate"`),
-		block("no region anywhere", map[string]string{"region": ""}, 1, "region", "region"),
-		block("a region that there is not", map[string]string{"region": `"mars-north-1"`, "skip_region_validation": "false"}, 1, "region", "mars-north-1"),
+		block("a key that begins with a slash", map[string]string{"key": `"/prod.tfstate"`}, 1, "", `"/prod.tfstate"`, "slash"),
+		block("no region anywhere", map[string]string{"region": ""}, 1, "", "no AWS region", "AWS_REGION"),
+		block("a region that there is not", map[string]string{"region": `"mars-north-1"`, "skip_region_validation": "false"}, 1, "", "mars-north-1"),
 		block("a customer key that is none", map[string]string{"encrypt": "true", "sse_customer_key": `"` + badSecretKey + `"`}, 1, "", "customer key"),
 		block("a bucket's name that leads elsewhere", map[string]string{"bucket": `"../../etc"`}, 15, "tfguard backend"),
 		block("a bucket's name with terminal escapes and a workflow command", map[string]string{"bucket": `"\u001b[2J\n::set-output name=a::b##[error]x"`}, 15, "tfguard backend"),
 		block("a bucket's name with spaces and markup", map[string]string{"bucket": `"my bucket <script>"`}, 15, "tfguard backend"),
 		block("a table's name that AWS refuses", map[string]string{"dynamodb_table": `"my table/../x"`}, 15, "tfguard backend", "my table/../x"),
-		block("an endpoint that is no address", map[string]string{"endpoints": `{ s3 = "not a url at all", dynamodb = "http://[::1" }`}, 1, "", ""),
+		block("an endpoint that is no address", map[string]string{"endpoints": `{ s3 = "not a url at all", dynamodb = "http://[::1" }`}, 15, "tfguard backend verify"),
 		{sentence: "a bucket that is not there", args: badApply, bare: true, code: 15,
 			stderr: []string{"does not exist", "bucket tfguard-test-"}, hint: "tfguard backend setup"},
 		{sentence: "a table that is not there", args: badApply, code: 15,
@@ -349,7 +349,7 @@ func badPermissions() []badRow {
 			given: func(w *badWorld) {
 				w.file("main.tf", w.backend(map[string]string{"access_key": "", "secret_key": "", "profile": `"nobody"`})+badConfiguration)
 			},
-			stderr: []string{"nobody"}, hint: "AWS_PROFILE"},
+			stderr: []string{"profile", "nobody"}},
 	}
 }
 
@@ -618,7 +618,7 @@ func badPlans() []badRow {
 	}
 	out := func(sentence, path string, given func(w *badWorld)) badRow {
 		return badRow{sentence: sentence, args: []string{"plan", "--out", path}, code: 3, given: given,
-			stderr: []string{"--out", path}, hint: "--out", then: noApply}
+			stderr: []string{"--out", path}, hint: "tfguard plan --help", then: noApply}
 	}
 	return []badRow{
 		none("a plan file that is not there", nil, "no such file"),
@@ -627,7 +627,7 @@ func badPlans() []badRow {
 		none("a plan file that is a pipe which nobody writes to", func(w *badWorld) { w.must(nil, syscall.Mkfifo(w.path("saved.tfplan"), 0o600)) }),
 		none("a plan file that is empty", file(func() string { return "" }), "not a saved plan"),
 		none("a plan file that is text", file(func() string { return "{\"a\":1}\x1b[2J" }), "not a saved plan"),
-		none("a plan file that is another zip", file(func() string { return badZip(map[string]int{"readme": 10}) }), "not a saved plan"),
+		none("a plan file that is another zip", file(func() string { return badZip("readme") }), "not a saved plan"),
 		none("a plan file that is a zip bomb", file(func() string {
 			return badZip(map[string]int{"tfplan": 1 << 30, "tfstate": 1 << 30, "tfguard.json": 1 << 30})
 		}), "not a saved plan"),

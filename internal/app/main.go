@@ -93,7 +93,7 @@ func newApp(s Streams) *cli.App {
 			checkCommand(s), planCommand(s), applyCommand(s), destroyCommand(s),
 			backendCommand(s), locksCommand(s), unlockCommand(s), snapshotCommand(s),
 			unbuilt("state", "check and repair digest, lineage and serial", "verify", "repair"),
-			unbuilt("doctor", "find everything that could fail, before it does"),
+			doctorCommand(s),
 			settleCommand(s),
 			unbuilt("report", "write the HTML report of a run"),
 			sandboxCommand(s), versionCommand(s), completionCommand(s),

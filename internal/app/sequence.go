@@ -155,6 +155,9 @@ func (r *run) pipeline(ctx context.Context, saved, what string) (*pipeline.Pipel
 		return nil, nil, err
 	}
 	t.self = r.id
+	for _, w := range t.found.Warnings {
+		r.warn(w, "")
+	}
 	keep := &keeper{t: t, run: r, required: set.file.Locks.Holder != nil && *set.file.Locks.Holder == "required", lost: r.cancel}
 	r.sink.add(keep)
 	if r.folder == nil { // an engine has one

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -97,6 +98,7 @@ func (set *settings) target(ctx context.Context) (*target, error) {
 	}
 	found, err := discover.Discover(discover.Source{
 		Dir: set.dir, BackendConfig: set.backendConfig(), Fallback: set.file.Backend.Attrs, Env: os.Getenv,
+		Tofu: strings.HasPrefix(filepath.Base(or(set, "terraform-bin", asString, set.file.Terraform.Bin, "")), "tofu"),
 	})
 	if err != nil {
 		return nil, err
@@ -269,6 +271,9 @@ func (t *target) snapshots(set *settings, o snapshot.Options) *snapshot.Store {
 	}
 	if f.KeepDays != nil {
 		o.KeepDays = *f.KeepDays
+		if o.KeepDays == 0 {
+			o.KeepDays = -1 // none; 0 is the default
+		}
 	}
 	return snapshot.New(t.clients.S3, t.addr, o)
 }
