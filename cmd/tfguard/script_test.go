@@ -161,6 +161,9 @@ func setup(env *testscript.Env, service *testkit.Cloud, mode, bin, terraform str
 		cloud: cloud{clients: service.Clients, mode: mode, bucket: addr.Bucket, table: addr.Table, key: addr.Key}}
 	env.Values[scriptKey{}] = s
 	env.Defer(func() {
+		if _, err := os.Stat(filepath.Join(env.WorkDir, ".tfguard", "sandbox")); err == nil {
+			_ = exec.Command("tfguard", "sandbox", "down", "-C", env.WorkDir).Run() // a script that failed left it
+		}
 		if !t.Failed() {
 			s.reset(t.Errorf)
 		}
