@@ -157,8 +157,13 @@ type Outcome struct {
 	From    state.Head
 }
 
-// RunCheck runs the check stage alone.
+// RunCheck runs the check stage, and the backend stage where it may create.
 func (p *Pipeline) RunCheck(ctx context.Context) error {
+	if p.SetUp { // init needs what it makes
+		if _, err := step(ctx, p, Backend, p.Address, p.prepare); err != nil {
+			return err
+		}
+	}
 	_, err := step(ctx, p, Check, struct{}{}, func(ctx context.Context, _ struct{}) (struct{}, string, error) {
 		return struct{}{}, checkNote, p.check(ctx, func() {})
 	})
