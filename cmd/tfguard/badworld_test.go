@@ -489,11 +489,11 @@ func (w *badWorld) stillRunning() (left []string) {
 }
 
 // picture is what is in the bucket and in the table: "bucket", "table",
-// "object KEY", "version KEY@ID" and "item ID". Versions of the lock object are
-// left out: each time it is taken leaves one.
+// "object KEY", "version KEY@ID" and "item ID". Versions of the lock object and of
+// the holder record are left out: each time one is taken leaves some.
 func (w *badWorld) picture() map[string]string {
 	ctx := w.Context()
-	all := map[string]string{}
+	all, taken := map[string]string{}, map[string]bool{w.addr.LockKey(): true, w.addr.HolderKey(): true}
 	pages := s3.NewListObjectVersionsPaginator(w.cloud.Clients.S3, &s3.ListObjectVersionsInput{Bucket: &w.addr.Bucket})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
@@ -507,12 +507,12 @@ func (w *badWorld) picture() map[string]string {
 			if aws.ToBool(v.IsLatest) {
 				all["object "+key] = aws.ToString(v.ETag)
 			}
-			if key != w.addr.LockKey() {
+			if !taken[key] {
 				all["version "+key+"@"+aws.ToString(v.VersionId)] = aws.ToString(v.ETag)
 			}
 		}
 		for _, m := range page.DeleteMarkers {
-			if key := aws.ToString(m.Key); key != w.addr.LockKey() {
+			if key := aws.ToString(m.Key); !taken[key] {
 				all["version "+key+"@"+aws.ToString(m.VersionId)] = "deleted"
 			}
 		}

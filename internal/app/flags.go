@@ -19,7 +19,7 @@ func str(name, usage string, aliases ...string) *cli.StringFlag {
 }
 
 func list(name, usage string) *cli.StringSliceFlag {
-	return &cli.StringSliceFlag{Name: name, Usage: usage + " (repeatable)", EnvVars: env(name)}
+	return &cli.StringSliceFlag{Name: name, Usage: usage + " (repeatable)", EnvVars: env(name), KeepSpace: true} // a variable's value is taken as it is
 }
 
 func yes(name, usage string, aliases ...string) *cli.BoolFlag {
@@ -88,10 +88,10 @@ func setupFlag() cli.Flag {
 // values reads a repeatable flag. From the environment it takes one value a line.
 func values(c *cli.Context, name string) []string {
 	v := c.StringSlice(name)
-	if len(v) == 1 && v[0] == os.Getenv(env(name)[0]) {
+	if len(v) == 1 && v[0] != "" && v[0] == os.Getenv(env(name)[0]) {
 		var lines []string
 		for l := range strings.Lines(v[0]) {
-			if l = strings.TrimSpace(l); l != "" {
+			if l = strings.TrimRight(l, "\r\n"); strings.TrimSpace(l) != "" {
 				lines = append(lines, l)
 			}
 		}

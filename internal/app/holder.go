@@ -45,7 +45,7 @@ func (k *keeper) Take(ctx context.Context) error {
 	r.Host, r.PID, r.Began = holder.Here()
 	lease, err := k.t.record.Take(ctx, r, over, holder.DefaultTiming(), k.lost)
 	switch {
-	case backend.Is(err, backend.Denied) && !k.required:
+	case (backend.Is(err, backend.Denied) || errors.Is(err, holder.ErrNoConditions)) && !k.required:
 		k.run.warn("no holder record: "+err.Error(), "another tfguard run is kept out by terraform's lock alone")
 		return nil
 	case err != nil:

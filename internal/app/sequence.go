@@ -119,4 +119,3 @@ func (r *run) apply(ctx context.Context, saved string) error {
 	_, err = p.RunApply(ctx)
 	return r.afterwards(ctx, t, err)
 }
-

@@ -149,4 +149,3 @@ func (set *settings) outFile() string {
 	}
 	return abs
 }
-

@@ -1,6 +1,7 @@
 // Package ci is what a CI system offers a run: a name for the run, output
-// variables, a summary. Nothing outside it knows such a system's files or
-// environment variables. Each system is a type of its own that embeds [Run].
+// variables, a summary, and whether another run still goes on. Nothing outside
+// it knows such a system's files or environment variables. Each system is a type
+// of its own.
 //
 // What is written there comes from locks, plans and logs; it cannot name
 // variables, end a value early or carry markup.
@@ -49,12 +50,7 @@ func gitHubRun(getenv func(string) string) Run {
 	if n, err := strconv.Atoi(getenv("GITHUB_RUN_ATTEMPT")); err == nil && n > 0 {
 		r.Attempt = n
 	}
-	server := strings.TrimRight(getenv("GITHUB_SERVER_URL"), "/")
-	host, https := strings.CutPrefix(server, "https://")
-	if !https {
-		host, _ = strings.CutPrefix(server, "http://")
-	}
-	if host != server && keep(host, ".-:/") != "" && r.Repository != "" && r.ID != "" {
+	if server := serverURL(getenv("GITHUB_SERVER_URL")); server != "" && r.Repository != "" && r.ID != "" {
 		r.URL = server + "/" + r.Repository + "/actions/runs/" + r.ID
 		if r.Attempt > 0 {
 			r.URL += "/attempts/" + strconv.Itoa(r.Attempt)

@@ -16,6 +16,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go"
 
 	"github.com/tfguard/tfguard/internal/awsclient"
 	"github.com/tfguard/tfguard/internal/backend"
@@ -41,12 +43,12 @@ func (s *Store) name() string { return awsclient.ObjectName(s.bucket, s.key) }
 // server's clock alone: the answer's Date against Last-Modified.
 func (s *Store) Read(ctx context.Context) (*lock.HolderSeen, error) {
 	out, err := s.client.GetObject(ctx, s.object.Get(&s3.GetObjectInput{Bucket: &s.bucket, Key: &s.key}))
+	var none *types.NoSuchKey // not every 404: a proxy's is no answer of the store
+	if errors.As(err, &none) {
+		return nil, nil
+	}
 	if err != nil {
-		err = awsclient.Explain(err, s.name())
-		if backend.Is(err, backend.NotFound) {
-			return nil, nil
-		}
-		return nil, fmt.Errorf("read holder record: %w", err)
+		return nil, fmt.Errorf("read holder record: %w", awsclient.Explain(err, s.name()))
 	}
 	defer out.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(out.Body, lock.MaxRecord))
@@ -95,6 +97,24 @@ func (s *Store) remove(ctx context.Context, etag string) error {
 	return fmt.Errorf("remove holder record: %w", err)
 }
 
+// removeOwn removes the record if it is this run's, whichever writing of it.
+func (s *Store) removeOwn(ctx context.Context, runID string) error {
+	for try := 0; ; try++ {
+		now, err := s.Read(ctx)
+		if err != nil || now == nil || now.Record.RunID != runID {
+			return err
+		}
+		err = s.remove(ctx, now.Match)
+		switch {
+		case errors.Is(err, lock.ErrGone):
+			return nil
+		case errors.Is(err, lock.ErrChanged) && try < 3:
+			continue // a write that was under way has come through
+		}
+		return err
+	}
+}
+
 // put writes the record on one condition: over nothing where over is empty,
 // else over exactly that ETag. It gives the new ETag; a condition that does not
 // hold is a Problem of kind Changed, or NotFound where the record is gone.
@@ -110,6 +130,10 @@ func (s *Store) put(ctx context.Context, r lock.Record, over string) (string, er
 		in.IfMatch = &over
 	}
 	out, err := s.client.PutObject(ctx, s.object.Put(in))
+	var api smithy.APIError
+	if errors.As(err, &api) && api.ErrorCode() == "NotImplemented" {
+		return "", fmt.Errorf("write holder record: %w: %w", ErrNoConditions, awsclient.Explain(err, s.name()))
+	}
 	if err != nil {
 		return "", fmt.Errorf("write holder record: %w", awsclient.Explain(err, s.name()))
 	}

@@ -27,6 +27,10 @@ func DefaultTiming() Timing {
 // ErrLost: another run has taken the record over, or somebody removed it.
 var ErrLost = errors.New("another run has taken over the holder record of this state")
 
+// ErrNoConditions: the store refuses conditional writes. Without them a record
+// would keep nobody out, and none is written.
+var ErrNoConditions = errors.New("the store has no conditional writes")
+
 // Lease is a record that this run holds. A goroutine renews it until Release.
 type Lease struct {
 	// Weak is set where the store ignores conditional writes: it was found by
@@ -51,6 +55,7 @@ type Lease struct {
 // keeps it alive. Where another run was faster it wraps lock.ErrHeld. onLost is
 // called once if the record is lost later; it must not block.
 func (s *Store) Take(ctx context.Context, r lock.Record, over *lock.HolderSeen, timing Timing, onLost func(error)) (*Lease, error) {
+	r.Started = r.Started.Round(0) // as it is written: compared by the wall clock
 	l := &Lease{store: s, timing: timing, onLost: onLost, record: r, change: make(chan struct{}, 1), ended: make(chan struct{})}
 	if over != nil {
 		l.etag = over.Match
@@ -59,7 +64,10 @@ func (s *Store) Take(ctx context.Context, r lock.Record, over *lock.HolderSeen, 
 		if errors.Is(err, ErrLost) {
 			return nil, fmt.Errorf("take holder record: %w", lock.ErrHeld)
 		}
-		return nil, err
+		if errors.Is(err, ErrNoConditions) || backend.Is(err, backend.Denied) {
+			return nil, err
+		}
+		return nil, errors.Join(err, s.takeBack(ctx, r.RunID, timing)) // it may have come through
 	}
 	// The record is there now: writing it once more as a first one must fail.
 	etag, err := s.put(ctx, l.record, "")
@@ -67,12 +75,19 @@ func (s *Store) Take(ctx context.Context, r lock.Record, over *lock.HolderSeen, 
 	case err == nil:
 		l.Weak, l.etag = true, etag
 	case !backend.Is(err, backend.Changed):
-		return nil, errors.Join(err, s.remove(context.WithoutCancel(ctx), l.etag))
+		return nil, errors.Join(err, s.takeBack(ctx, r.RunID, timing))
 	}
 	beating, stop := context.WithCancel(context.WithoutCancel(ctx))
 	l.stop = stop
 	go l.beat(beating)
 	return l, nil
+}
+
+// takeBack removes what a Take that failed may have left.
+func (s *Store) takeBack(ctx context.Context, runID string, timing Timing) error {
+	clean, stop := context.WithTimeout(context.WithoutCancel(ctx), timing.Write)
+	defer stop()
+	return s.removeOwn(clean, runID)
 }
 
 // Update changes the record; it is written within Settle.
@@ -104,9 +119,16 @@ func (l *Lease) Release(ctx context.Context) error {
 	if l.lost != nil {
 		return nil
 	}
+	if l.Weak { // the condition of a removal would be ignored too
+		return l.store.removeOwn(ctx, l.record.RunID)
+	}
 	err := l.store.remove(ctx, l.etag)
-	if errors.Is(err, lock.ErrGone) || errors.Is(err, lock.ErrChanged) {
-		return nil // it is not this run's any more: nothing is left to remove
+	switch {
+	case errors.Is(err, lock.ErrGone):
+		return nil
+	case errors.Is(err, lock.ErrChanged):
+		// By another run, or by this one's last renewal whose answer was cut off.
+		return l.store.removeOwn(ctx, l.record.RunID)
 	}
 	return err
 }
@@ -159,6 +181,9 @@ func (l *Lease) write(ctx context.Context) error {
 			return l.lost
 		}
 		l.record.Beat = time.Now().UTC()
+		if l.record.Beat.Before(l.record.Started) { // the clock was put back
+			l.record.Beat = l.record.Started
+		}
 		r, over := l.record, l.etag
 		r.InFlight = append([]string(nil), r.InFlight...)
 		l.mu.Unlock()
