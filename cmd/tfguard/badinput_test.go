@@ -233,7 +233,7 @@ func badBackends() []badRow {
 		{sentence: "a bucket that is not there, to its snapshots", args: []string{"snapshot", "list"}, bare: true, code: 15,
 			stderr: []string{"does not exist"}, hint: "tfguard backend setup"},
 		{sentence: "a workspace that is not there", args: []string{"plan", "--workspace", "staging"}, code: 1,
-			stderr: []string{"staging"}, hint: "terraform workspace new staging"},
+			stderr: []string{"staging"}, hint: "--setup-backend"},
 	}
 }
 
@@ -267,8 +267,8 @@ func badPermissions() []badRow {
 	s3Denied := func(action, resource string) func(*http.Request) *testkit.Response {
 		return testkit.S3Error(403, "AccessDenied", badDenied(action, strings.ReplaceAll(resource, `"`, "")))
 	}
-	dynamoDenied := func(action string) func(*http.Request) *testkit.Response {
-		return testkit.DynamoDBError(400, "AccessDeniedException", badDenied(action, "arn:aws:dynamodb:us-east-1:111122223333:table/locks"))
+	dynamoDenied := func(w *badWorld, action string) func(*http.Request) *testkit.Response {
+		return testkit.DynamoDBError(400, "AccessDeniedException", badDenied(action, "arn:aws:dynamodb:us-east-1:111122223333:table/"+w.addr.Table))
 	}
 	everything := func(w *badWorld, code string, status int) {
 		w.refuse(func(r *http.Request) bool { return r.Header.Get("X-Amz-Target") == "" }, testkit.S3Error(status, code, "refused"))
@@ -298,14 +298,14 @@ func badPermissions() []badRow {
 			},
 			stderr: []string{"s3:PutObject", ".tflock"}, hint: "allow s3:PutObject on"},
 		{sentence: "a lock item that may not be read", args: badApply, code: 1,
-			given:  func(w *badWorld) { w.refuse(testkit.DynamoDBOp("GetItem"), dynamoDenied("dynamodb:GetItem")) },
+			given:  func(w *badWorld) { w.refuse(testkit.DynamoDBOp("GetItem"), dynamoDenied(w, "dynamodb:GetItem")) },
 			stderr: []string{"permission denied: dynamodb:GetItem on", "-locks"}, hint: "allow dynamodb:GetItem on"},
 		{sentence: "a lock item that may not be written", args: badApply, code: 1,
-			given:  func(w *badWorld) { w.refuse(testkit.DynamoDBOp("PutItem"), dynamoDenied("dynamodb:PutItem")) },
+			given:  func(w *badWorld) { w.refuse(testkit.DynamoDBOp("PutItem"), dynamoDenied(w, "dynamodb:PutItem")) },
 			stderr: []string{"dynamodb:PutItem", "-locks"}, hint: "allow dynamodb:PutItem on"},
 		{sentence: "a table that may not be described is no obstacle", args: []string{"plan"}, code: 0,
 			given: func(w *badWorld) {
-				w.refuse(testkit.DynamoDBOp("DescribeTable"), dynamoDenied("dynamodb:DescribeTable"))
+				w.refuse(testkit.DynamoDBOp("DescribeTable"), dynamoDenied(w, "dynamodb:DescribeTable"))
 			},
 			stderr: []string{"dynamodb:DescribeTable", "-locks"}},
 		{sentence: "a backup that may not be written", args: badApply, code: 16, // G4
@@ -565,9 +565,11 @@ func badStates() []badRow {
 	return []badRow{
 		broken("a state that is not JSON", "this is \x1b[2J not a state"),
 		broken("a state that is cut off", badState(badLineage, 3)[:60]),
-		broken("a state that is another format's", `{"version":3,"serial":1,"lineage":"x","modules":[]}`),
 		broken("a state that a newer terraform wrote", `{"version":5,"terraform_version":"9.9.9","serial":1,"lineage":"x"}`),
 		{sentence: "a state object that is empty is no state", args: []string{"plan"}, code: 0, given: holding("")},
+		{sentence: "a state in the format of terraform 0.11", args: badApply, code: 16, // what cannot be read cannot be kept
+			given:  holding(`{"version":3,"serial":1,"lineage":"x","modules":[]}`),
+			stderr: []string{"env/prod/terraform.tfstate", "format version"}, hint: "tfguard snapshot list"},
 		{sentence: "a snapshot of a state that is not JSON", args: []string{"snapshot", "create"}, code: 16, given: holding("not a state"),
 			stderr: []string{"not a terraform state", "env/prod/terraform.tfstate"}, hint: "tfguard snapshot list"},
 		{sentence: "a digest that does not match", args: badApply, code: 1, within: badRetries, // terraform looks again for 10 s
@@ -596,7 +598,7 @@ func badPlans() []badRow {
 	}
 	noApply := func(w *badWorld, _ badResult) {
 		for _, r := range w.proxy.Requests() {
-			if strings.HasPrefix(r, "PUT") || r == "dynamodb:PutItem" {
+			if strings.HasPrefix(r, "PUT") && !strings.Contains(r, "/holder.json") || r == "dynamodb:PutItem" {
 				w.Errorf("something was written: %s", r)
 			}
 		}
@@ -647,9 +649,9 @@ func badPlans() []badRow {
 		}, "env/prod/terraform.tfstate", "env/stage/terraform.tfstate"),
 		stale("a plan for another lineage", func(w *badWorld) {
 			w.object(w.addr.Key, badState("ffffffff-0000-4000-8000-000000000000", 3))
-		}, "changed since the plan was made"),
-		stale("a plan for another serial", func(w *badWorld) { w.object(w.addr.Key, badState(badLineage, 4)) }, "changed since the plan was made"),
-		stale("a plan for a state that is gone", func(w *badWorld) { w.object(w.addr.Key, "") }, "changed since the plan was made"),
+		}, "the state has changed"),
+		stale("a plan for another serial", func(w *badWorld) { w.object(w.addr.Key, badState(badLineage, 4)) }, "the state has changed"),
+		stale("a plan for a state that is gone", func(w *badWorld) { w.object(w.addr.Key, "") }, "the state has changed"),
 		stale("a plan for another configuration", func(w *badWorld) { w.file("more.tf", "locals {\n  more = true\n}\n") }, "configuration has changed"),
 		stale("a plan for another workspace", func(w *badWorld) {
 			w.object("env:/stage/"+w.settings.Key, badState(badLineage, 3))
@@ -745,6 +747,9 @@ func badSnapshots() []badRow {
 	}
 }
 
+// badCache is where an installed terraform would be.
+var badCache = []string{"file home/.cache/", "file home/.cache/tfguard/", "file home/.cache/tfguard/terraform/"}
+
 // badMachines are programs, folders and streams that are not as they should be.
 func badMachines() []badRow {
 	isFile := func(name string) func(w *badWorld) { return func(w *badWorld) { w.file(name, "a file\n") } }
@@ -778,10 +783,10 @@ func badMachines() []badRow {
 				w.env["PATH"] = filepath.Join(w.root, "home")
 				w.env["HTTPS_PROXY"] = "http://127.0.0.1:1"
 			},
-			stderr: []string{"install"}, hint: "--terraform-bin"},
+			stderr: []string{"install"}, hint: "--terraform-bin", changes: badCache},
 		{sentence: "a version that cannot be installed offline", args: []string{"plan", "--terraform-version", "99.98.97"}, code: 1, within: 40 * time.Second,
 			given:  func(w *badWorld) { w.env["HTTPS_PROXY"] = "http://127.0.0.1:1" },
-			stderr: []string{"install", "99.98.97"}, hint: "--terraform-bin"},
+			stderr: []string{"install", "99.98.97"}, hint: "--terraform-bin", changes: badCache},
 		{sentence: "a terraform that prints nonsense in place of a plan", args: badApply, code: 1,
 			given: func(w *badWorld) {
 				w.standIn("plan", "printf '\\033[2J::set-output name=a::b\\n{\"type\":7}\\nnull\\n'; exit 2")

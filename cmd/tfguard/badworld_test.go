@@ -493,7 +493,10 @@ func (w *badWorld) stillRunning() (left []string) {
 // the holder record are left out: each time one is taken leaves some.
 func (w *badWorld) picture() map[string]string {
 	ctx := w.Context()
-	all, taken := map[string]string{}, map[string]bool{w.addr.LockKey(): true, w.addr.HolderKey(): true}
+	all := map[string]string{}
+	taken := func(key string) bool {
+		return strings.HasSuffix(key, ".tflock") || strings.HasSuffix(key, "/holder.json")
+	}
 	pages := s3.NewListObjectVersionsPaginator(w.cloud.Clients.S3, &s3.ListObjectVersionsInput{Bucket: &w.addr.Bucket})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
@@ -507,12 +510,12 @@ func (w *badWorld) picture() map[string]string {
 			if aws.ToBool(v.IsLatest) {
 				all["object "+key] = aws.ToString(v.ETag)
 			}
-			if !taken[key] {
+			if !taken(key) {
 				all["version "+key+"@"+aws.ToString(v.VersionId)] = aws.ToString(v.ETag)
 			}
 		}
 		for _, m := range page.DeleteMarkers {
-			if key := aws.ToString(m.Key); !taken[key] {
+			if key := aws.ToString(m.Key); !taken(key) {
 				all["version "+key+"@"+aws.ToString(m.VersionId)] = "deleted"
 			}
 		}

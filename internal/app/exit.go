@@ -87,6 +87,11 @@ type usageError struct{ msg, hint string }
 
 func (e *usageError) Error() string { return e.msg }
 
+// unaskedError is a run that needs an answer, called where nobody can be asked.
+type unaskedError struct{ *usageError }
+
+func (e *unaskedError) Unwrap() error { return e.usageError }
+
 func usagef(format string, args ...any) error { return &usageError{msg: fmt.Sprintf(format, args...)} }
 
 // keptError is a snapshot that could not be made, verified or restored.

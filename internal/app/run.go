@@ -112,6 +112,10 @@ func (r *run) carryOut(c *cli.Context, err error, body func(context.Context, *ru
 	var changes planWatch
 	r.sink.add(&changes)
 	r.sink.Emit(event.RunStarted{Command: r.command, Version: Version, Directory: dir})
+	var unasked *unaskedError
+	if errors.As(err, &unasked) {
+		r.sink.Emit(event.ApprovalNeeded{What: r.command, Hint: unasked.hint})
+	}
 	if err == nil {
 		err = body(ctx, r)
 	}

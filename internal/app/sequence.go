@@ -5,7 +5,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/tfguard/tfguard/internal/event"
 )
 
 func checkCommand(s Streams) *cli.Command {
@@ -106,8 +105,7 @@ func (r *run) canBeApproved(saved string) error {
 		return nil
 	}
 	hint := "tfguard " + r.command + " --auto-approve"
-	r.sink.Emit(event.ApprovalNeeded{What: r.command, Hint: hint})
-	return &usageError{msg: r.command + " needs an answer and there is no terminal to ask on", hint: hint}
+	return &unaskedError{&usageError{msg: r.command + " needs an answer and there is no terminal to ask on", hint: hint}}
 }
 
 // apply runs the whole sequence for apply and destroy.

@@ -25,11 +25,13 @@ type Lock interface {
 }
 
 // record is a lock in terraform's own format, with an ID of its own.
-func (s *Store) record(o RestoreOptions) ([]byte, error) {
-	return json.Marshal(lock.Info{
-		ID: newUUID(), Operation: "snapshot-restore", Who: o.Who, Version: o.Version,
+func (s *Store) record(o RestoreOptions) (id string, raw []byte, err error) {
+	id = newUUID()
+	raw, err = json.Marshal(lock.Info{
+		ID: id, Operation: o.Operation, Who: o.Who, Version: o.Version,
 		Created: s.o.Now().UTC(), Path: s.addr.String(),
 	})
+	return id, raw, err
 }
 
 // newUUID gives a random UUID (RFC 9562, version 4), the form of terraform's lock IDs.

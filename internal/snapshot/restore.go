@@ -31,14 +31,31 @@ type Digests interface {
 	PutDigest(ctx context.Context, hex string) error
 }
 
-// RestoreOptions are what a restore needs beside the store.
+// RestoreOptions are what a restore or a repair needs beside the store.
 type RestoreOptions struct {
 	Locks              []Lock  // every store that terraform locks the state in; S3 before DynamoDB, as terraform does
 	Digests            Digests // nil without a lock table
 	Who                string  // user@host, for the lock record
 	Version            string  // for the lock record
+	Operation          string  // for the lock record; default "snapshot-restore"
+	Reason             string  // of the copy that is made before; default PreRestore
 	AllowLineageChange bool    // restore another state's history over this one
 	Report             func(step string)
+	// Locking is told the ID of the lock before it is taken: a record of it that
+	// exists by then names the holder of what a kill leaves.
+	Locking func(id string)
+}
+
+func (o RestoreOptions) withDefaults() RestoreOptions {
+	def(&o.Operation, "snapshot-restore")
+	def(&o.Reason, PreRestore)
+	if o.Report == nil {
+		o.Report = func(string) {}
+	}
+	if o.Locking == nil {
+		o.Locking = func(string) {}
+	}
+	return o
 }
 
 // Steps of a restore, in their order, as Report is told them before each.
@@ -113,50 +130,63 @@ func (e *RestoreError) Unwrap() error { return e.Err }
 // it takes longer than the grace. An active lock wraps lock.ErrHeld; a snapshot
 // that must not be restored wraps [ErrRefused].
 func (s *Store) Restore(ctx context.Context, id string, o RestoreOptions) (Result, error) {
-	if o.Report == nil {
-		o.Report = func(string) {}
-	}
-	r := &restore{Store: s, o: o, left: LeftOld}
-	res, err := r.run(ctx, id)
-	if err != nil {
-		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
-			err = fmt.Errorf("%w: %w", cause, err)
+	return s.RestoreFrom(ctx, s, id, o)
+}
+
+// RestoreFrom is Restore with the snapshot of another Store, whose state stays
+// as it is: so a restore is tried out.
+func (s *Store) RestoreFrom(ctx context.Context, other *Store, id string, o RestoreOptions) (Result, error) {
+	return s.rewrite(ctx, o, false, func(ctx context.Context, res *Result) (_ *Content, err error) {
+		if res.From, err = other.Find(ctx, id); err != nil {
+			return nil, err
 		}
-		return res, &RestoreError{Left: r.left, Kept: res.Kept, Digest: r.digest, Locked: r.locked, Err: err}
-	}
-	return res, nil
+		return other.fetch(ctx, res.From)
+	})
+}
+
+// rewrite makes the content that fetch gives the state. With a serial that is
+// above every known one it is written byte for byte where asIs is set.
+func (s *Store) rewrite(ctx context.Context, o RestoreOptions, asIs bool, fetch func(context.Context, *Result) (*Content, error)) (Result, error) {
+	r := &restore{Store: s, o: o.withDefaults(), asIs: asIs, left: LeftOld}
+	res, err := r.run(ctx, fetch)
+	return res, r.failed(ctx, res, err)
 }
 
 // restore is one restore as it goes on.
 type restore struct {
 	*Store
 	o      RestoreOptions
+	asIs   bool
+	accept func(cur object) error // may refuse what is there under the lock; nil takes everything
 	left   Left
 	digest string // to be written
 	locked bool
 }
 
-func (r *restore) run(ctx context.Context, id string) (res Result, err error) {
-	r.o.Report(StepCheck)
-	if res.From, err = r.Find(ctx, id); err != nil {
-		return res, err
+// failed makes a RestoreError of what went wrong.
+func (r *restore) failed(ctx context.Context, res Result, err error) error {
+	if err == nil {
+		return nil
 	}
-	old, err := r.fetch(ctx, res.From)
-	if err != nil {
-		return res, err
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err)
 	}
-	defer old.Close()
+	return &RestoreError{Left: r.left, Kept: res.Kept, Digest: r.digest, Locked: r.locked, Err: err}
+}
 
+// underLock runs do while this process holds the state's lock in every store.
+func (r *restore) underLock(ctx context.Context, do func() error) (err error) {
 	r.o.Report(StepLock)
-	raw, err := r.record(r.o)
+	id, raw, err := r.record(r.o)
 	if err != nil {
-		return res, err
+		return err
 	}
+	r.o.Locking(id)
 	r.locked = len(r.o.Locks) > 0
 	release, err := r.take(ctx, r.o.Locks, raw)
 	if err != nil {
 		r.locked = errors.Is(err, lock.ErrNotReleased)
-		return res, err
+		return err
 	}
 	defer func() {
 		r.o.Report(StepRelease)
@@ -164,18 +194,46 @@ func (r *restore) run(ctx context.Context, id string) (res Result, err error) {
 		r.locked = freed != nil
 		err = errors.Join(err, freed)
 	}()
+	return do()
+}
 
+// keepCurrent copies what is there now, whatever it is.
+func (r *restore) keepCurrent(ctx context.Context, res *Result) (cur object, err error) {
 	r.o.Report(StepSnapshot)
-	cur, err := r.look(ctx, r.state, r.addr.Key, "")
+	if cur, err = r.look(ctx, r.state, r.addr.Key, ""); err != nil {
+		return cur, err
+	}
+	if r.accept != nil {
+		if err := r.accept(cur); err != nil {
+			return cur, err
+		}
+	}
+	if cur.Size > 0 {
+		res.Kept, err = r.keep(ctx, cur, r.o.Reason)
+	}
+	return cur, err
+}
+
+func (r *restore) run(ctx context.Context, fetch func(context.Context, *Result) (*Content, error)) (res Result, err error) {
+	r.o.Report(StepCheck)
+	old, err := fetch(ctx, &res)
 	if err != nil {
 		return res, err
 	}
-	if cur.Size > 0 {
-		if res.Kept, err = r.keep(ctx, cur, PreRestore); err != nil {
-			return res, err
-		}
-	}
+	defer old.Close()
+	err = r.underLock(ctx, func() error {
+		res, err = r.replace(ctx, res, old)
+		return err
+	})
+	return res, err
+}
 
+// replace is what is done under the lock.
+func (r *restore) replace(ctx context.Context, res Result, old *Content) (Result, error) {
+	cur, err := r.keepCurrent(ctx, &res)
+	if err != nil {
+		return res, err
+	}
 	r.o.Report(StepSerial)
 	past, err := r.history(ctx, cur)
 	if err != nil {
@@ -184,15 +242,18 @@ func (r *restore) run(ctx context.Context, id string) (res Result, err error) {
 	if was := past.lineage; was != "" && was != old.doc.lineage && !r.o.AllowLineageChange {
 		return res, fmt.Errorf("%w: it has lineage %.60q, the state has %.60q", ErrRefused, old.doc.lineage, was)
 	}
-	if past.serial = max(past.serial, old.doc.serial); past.serial == math.MaxUint64 {
-		return res, fmt.Errorf("%w: no serial is above %d, which a snapshot or version of the state has", ErrRefused, past.serial)
+	next := old
+	res.Serial, res.Lineage = old.doc.serial, old.doc.lineage
+	if !r.asIs || past.serial >= old.doc.serial {
+		if past.serial = max(past.serial, old.doc.serial); past.serial == math.MaxUint64 {
+			return res, fmt.Errorf("%w: no serial is above %d, which a snapshot or version of the state has", ErrRefused, past.serial)
+		}
+		res.Serial = past.serial + 1
+		if next, err = r.renumber(old, res.Serial); err != nil {
+			return res, err
+		}
+		defer next.Close()
 	}
-	res.Serial, res.Lineage = past.serial+1, old.doc.lineage
-	next, err := r.renumber(old, res.Serial)
-	if err != nil {
-		return res, err
-	}
-	defer next.Close()
 	if ctx.Err() != nil {
 		return res, context.Cause(ctx)
 	}
@@ -239,9 +300,9 @@ func (r *restore) run(ctx context.Context, id string) (res Result, err error) {
 	return res, nil
 }
 
-// content is a state in a private file.
-type content struct {
-	*os.File
+// Content is a whole state in a private file.
+type Content struct {
+	file        *os.File
 	size        int64
 	sha256, md5 string // hexadecimal
 	doc         document
@@ -249,13 +310,13 @@ type content struct {
 
 // newContent fills a file that only this process can reach: its name is removed
 // at once where the system allows it, so that a kill leaves nothing behind.
-func (s *Store) newContent(fill func(w io.Writer) error) (_ *content, err error) {
+func (s *Store) newContent(fill func(w io.Writer) error) (_ *Content, err error) {
 	f, err := os.CreateTemp(s.o.TempDir, "tfguard-restore-*")
 	if err != nil {
 		return nil, fmt.Errorf("make private file: %w", err)
 	}
 	_ = os.Remove(f.Name()) // else Close does it
-	c := &content{File: f}
+	c := &Content{file: f}
 	defer func() {
 		if err != nil {
 			c.Close()
@@ -273,16 +334,24 @@ func (s *Store) newContent(fill func(w io.Writer) error) (_ *content, err error)
 }
 
 // Close removes the file.
-func (c *content) Close() error {
-	_ = os.Remove(c.Name()) // gone already, where that was possible
-	return c.File.Close()
+func (c *Content) Close() error {
+	_ = os.Remove(c.file.Name()) // gone already, where that was possible
+	return c.file.Close()
 }
 
-// reader reads the whole content, independent of others.
-func (c *content) reader() *io.SectionReader { return io.NewSectionReader(c.File, 0, c.size) }
+// Reader reads the whole content, independent of others.
+func (c *Content) Reader() *io.SectionReader { return io.NewSectionReader(c.file, 0, c.size) }
+
+// Head is what the content says of itself.
+func (c *Content) Head() state.Head {
+	return state.Head{Exists: true, Lineage: c.doc.lineage, Serial: c.doc.serial, Size: c.size}
+}
+
+// SHA256 of the content, in hexadecimal digits.
+func (c *Content) SHA256() string { return c.sha256 }
 
 // fetch reads a snapshot and refuses one that is not what it was when it was made.
-func (s *Store) fetch(ctx context.Context, sn Snapshot) (*content, error) {
+func (s *Store) fetch(ctx context.Context, sn Snapshot) (*Content, error) {
 	p := s.copies
 	if sn.Script {
 		p = s.state
@@ -316,7 +385,7 @@ func (s *Store) fetch(ctx context.Context, sn Snapshot) (*content, error) {
 }
 
 // check compares the content with what its snapshot says of it.
-func (c *content) check(sn Snapshot) (err error) {
+func (c *Content) check(sn Snapshot) (err error) {
 	refuse := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %w", ErrRefused, fmt.Errorf(format, args...))
 	}
@@ -326,7 +395,7 @@ func (c *content) check(sn Snapshot) (err error) {
 	case sn.sourceSize != 0 && sn.sourceSize != c.size:
 		return refuse("it has %d bytes, it had %d", c.size, sn.sourceSize)
 	}
-	if c.doc, err = readDocument(c.reader()); errors.Is(err, state.ErrNotState) {
+	if c.doc, err = readDocument(c.Reader()); errors.Is(err, state.ErrNotState) {
 		return refuse("%w", err)
 	} else if err != nil {
 		return fmt.Errorf("read private file: %w", err)
@@ -346,9 +415,9 @@ func (c *content) check(sn Snapshot) (err error) {
 }
 
 // renumber gives the same content with another serial.
-func (s *Store) renumber(old *content, serial uint64) (*content, error) {
+func (s *Store) renumber(old *Content, serial uint64) (*Content, error) {
 	return s.newContent(func(w io.Writer) error {
-		if err := rewrite(w, old.reader(), old.doc, serial); err != nil {
+		if err := rewrite(w, old.Reader(), old.doc, serial); err != nil {
 			return fmt.Errorf("write private file: %w", err)
 		}
 		return nil
@@ -442,7 +511,7 @@ func (s *Store) versions(ctx context.Context, except string) ([]state.Head, erro
 
 // write replaces the object cur by the content, if it is still cur. Errors are
 // the SDK's.
-func (s *Store) write(ctx context.Context, cur object, c *content) (object, error) {
+func (s *Store) write(ctx context.Context, cur object, c *Content) (object, error) {
 	var match, none *string
 	if cur.present {
 		match = aws.String(cur.ETag)
@@ -459,7 +528,7 @@ func (s *Store) write(ctx context.Context, cur object, c *content) (object, erro
 			part: func(ctx context.Context, uploadID string, n int32, from, to int64) (types.CompletedPart, error) {
 				out, err := s.state.client.UploadPart(ctx, &s3.UploadPartInput{
 					Bucket: aws.String(s.state.bucket), Key: aws.String(s.addr.Key), UploadId: aws.String(uploadID), PartNumber: aws.Int32(n),
-					Body: io.NewSectionReader(c.File, from, to-from), ContentLength: aws.Int64(to - from),
+					Body: io.NewSectionReader(c.file, from, to-from), ContentLength: aws.Int64(to - from),
 					ChecksumAlgorithm:    e.checksum,
 					SSECustomerAlgorithm: e.algorithm, SSECustomerKey: e.key, SSECustomerKeyMD5: e.keyMD5,
 				})
@@ -473,7 +542,7 @@ func (s *Store) write(ctx context.Context, cur object, c *content) (object, erro
 	}
 	in := &s3.PutObjectInput{
 		Bucket: aws.String(s.state.bucket), Key: aws.String(s.addr.Key), IfMatch: match, IfNoneMatch: none,
-		Body: c.reader(), ContentLength: aws.Int64(c.size), ContentType: aws.String(stateType),
+		Body: c.Reader(), ContentLength: aws.Int64(c.size), ContentType: aws.String(stateType),
 		ServerSideEncryption: e.sse, SSEKMSKeyId: e.kmsKey, ACL: e.acl,
 		SSECustomerAlgorithm: e.algorithm, SSECustomerKey: e.key, SSECustomerKeyMD5: e.keyMD5,
 	}
@@ -497,7 +566,7 @@ func base64Sum(hexSum string) string {
 }
 
 // which finds out which state is there after a write without a clear answer.
-func (s *Store) which(ctx context.Context, cur object, next *content) Left {
+func (s *Store) which(ctx context.Context, cur object, next *Content) Left {
 	ctx, cancel := s.cleanUp(ctx)
 	defer cancel()
 	now, err := s.look(ctx, s.state, s.addr.Key, "")

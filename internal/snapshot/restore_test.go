@@ -136,12 +136,12 @@ func TestRestore(t *testing.T) {
 // The record is terraform's: same fields, same order, nothing more.
 func TestLockRecordIsTerraforms(t *testing.T) {
 	c := newCloud(t, true)
-	raw, err := c.store().record(RestoreOptions{Who: "me@here", Version: "1.11.4"})
+	id, raw, err := c.store().record(RestoreOptions{Who: "me@here", Version: "1.11.4"}.withDefaults())
 	c.must(err)
 	info, err := lock.ParseInfo(raw)
 	c.must(err)
 	want := fmt.Sprintf(`{"ID":"%s","Operation":"snapshot-restore","Info":"","Who":"me@here","Version":"1.11.4","Created":"2026-11-22T12:00:00Z","Path":"%s"}`, info.ID, c.addr)
-	if string(raw) != want {
+	if id != info.ID || string(raw) != want {
 		t.Errorf("got  %s\nwant %s", raw, want)
 	}
 }

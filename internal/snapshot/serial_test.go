@@ -165,7 +165,7 @@ func TestContentIsPrivate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if info, err := c.Stat(); err != nil || info.Mode().Perm() != 0o600 {
+	if info, err := c.file.Stat(); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 	if left, _ := os.ReadDir(dir); len(left) > 0 {
@@ -205,7 +205,7 @@ func TestRestoreMemoryIsConstant(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer old.Close()
-	old.doc, err = readDocument(readFunc(func(r io.Reader, p []byte) (int, error) { sample(); return r.Read(p) }, old.reader()))
+	old.doc, err = readDocument(readFunc(func(r io.Reader, p []byte) (int, error) { sample(); return r.Read(p) }, old.Reader()))
 	if err != nil || old.size < size/2 {
 		t.Fatal(old.size, err)
 	}
