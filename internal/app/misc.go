@@ -95,7 +95,8 @@ func completionCommand(s Streams) *cli.Command {
 }
 
 // runHook runs a command of .tfguard.hcl in the configuration's directory. Its
-// output is shown and logged; a cancel interrupts it, and kills it 5 s later.
+// output is shown and logged; a cancel interrupts it and what it has started, and
+// kills what is left 5 s later.
 func runHook(ctx context.Context, r *run, h config.Hook) error {
 	if h.Timeout != nil {
 		var stop context.CancelFunc
@@ -108,11 +109,14 @@ func runHook(ctx context.Context, r *run, h config.Hook) error {
 	for k, v := range h.Env {
 		cmd.Env = append(cmd.Env, k+"="+v)
 	}
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	ownGroup(cmd)
 	cmd.WaitDelay = 5 * time.Second
 	out := &hookOutput{r: r, source: "hook:" + h.Name}
 	cmd.Stdout, cmd.Stderr = out, out
 	err := cmd.Run()
+	if ctx.Err() != nil {
+		endGroup(cmd)
+	}
 	out.flush()
 	switch {
 	case err != nil && ctx.Err() == context.DeadlineExceeded:

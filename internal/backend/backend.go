@@ -100,6 +100,10 @@ func (a Address) HolderKey() string { return ".tfguard/" + a.Key + "/holder.json
 // AuditPrefix is the prefix of the records of removed locks.
 func (a Address) AuditPrefix() string { return ".tfguard/" + a.Key + "/audit/" }
 
+// ErroredPrefix is the prefix of the copies of states that terraform could not
+// write.
+func (a Address) ErroredPrefix() string { return ".tfguard/" + a.Key + "/errored/" }
+
 // SnapshotPrefix is the prefix of the state's snapshots.
 func (a Address) SnapshotPrefix() string { return "backups/" + a.Key + "/" }
 

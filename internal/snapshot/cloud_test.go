@@ -339,3 +339,8 @@ func md5Hex(s string) string {
 	sum := md5.Sum([]byte(s))
 	return hex.EncodeToString(sum[:])
 }
+
+func (l itemLock) RemoveDigest(ctx context.Context) error {
+	_, err := l.c.db.DeleteItem(ctx, &dynamodb.DeleteItemInput{TableName: &l.c.addr.Table, Key: l.item(l.c.addr.DigestID())})
+	return err
+}

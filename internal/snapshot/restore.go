@@ -11,7 +11,9 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -29,6 +31,7 @@ type Digests interface {
 	// Digest gives the digest as it is kept, in hexadecimal digits.
 	Digest(ctx context.Context) (hex string, found bool, err error)
 	PutDigest(ctx context.Context, hex string) error
+	RemoveDigest(ctx context.Context) error
 }
 
 // RestoreOptions are what a restore or a repair needs beside the store.
@@ -242,6 +245,16 @@ func (r *restore) replace(ctx context.Context, res Result, old *Content) (Result
 	if was := past.lineage; was != "" && was != old.doc.lineage && !r.o.AllowLineageChange {
 		return res, fmt.Errorf("%w: it has lineage %.60q, the state has %.60q", ErrRefused, old.doc.lineage, was)
 	}
+	if r.asIs {
+		if there, err := r.same(ctx, cur, old); err != nil {
+			return res, err
+		} else if there {
+			res.Serial, res.Lineage, r.left = cur.Serial, cur.Lineage, LeftNew
+			ctx, cancel := r.linger(ctx)
+			defer cancel()
+			return res, r.complete(ctx, cur, old)
+		}
+	}
 	next := old
 	res.Serial, res.Lineage = old.doc.serial, old.doc.lineage
 	if !r.asIs || past.serial >= old.doc.serial {
@@ -280,11 +293,16 @@ func (r *restore) replace(ctx context.Context, res Result, old *Content) (Result
 		}
 	}
 	r.left = LeftNew
+	return res, r.complete(ctx, put, next)
+}
+
+// complete is what follows once next is the state.
+func (r *restore) complete(ctx context.Context, put object, next *Content) error {
 	if r.o.Digests != nil {
 		r.o.Report(StepDigest)
 		r.digest = next.md5
 		if err := r.repair(ctx, next.md5); err != nil {
-			return res, err
+			return err
 		}
 		r.digest = ""
 	}
@@ -295,9 +313,9 @@ func (r *restore) replace(ctx context.Context, res Result, old *Content) (Result
 		err = fmt.Errorf("%w: what was read is not what was written", ErrNotVerified)
 	}
 	if err != nil {
-		return res, fmt.Errorf("read back: %w", err)
+		return fmt.Errorf("read back: %w", err)
 	}
-	return res, nil
+	return nil
 }
 
 // Content is a whole state in a private file.
@@ -306,6 +324,8 @@ type Content struct {
 	size        int64
 	sha256, md5 string // hexadecimal
 	doc         document
+	notState    error // where it was read as it is
+	borrowed    bool  // somebody else closes it
 }
 
 // newContent fills a file that only this process can reach: its name is removed
@@ -335,6 +355,9 @@ func (s *Store) newContent(fill func(w io.Writer) error) (_ *Content, err error)
 
 // Close removes the file.
 func (c *Content) Close() error {
+	if c.borrowed {
+		return nil
+	}
 	_ = os.Remove(c.file.Name()) // gone already, where that was possible
 	return c.file.Close()
 }
@@ -469,7 +492,25 @@ func (s *Store) history(ctx context.Context, cur object) (past, error) {
 
 // versions reads the heads of all versions of the state but one, newest first.
 func (s *Store) versions(ctx context.Context, except string) ([]state.Head, error) {
-	var ids []string
+	all, err := s.versionIDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(v version) bool { return v.deleted || v.id == except || v.size == 0 })
+	return s.headsOf(ctx, all)
+}
+
+// version is a version of the state's object, or a delete marker, as listed.
+type version struct {
+	id       string
+	size     int64
+	modified time.Time
+	deleted  bool
+}
+
+// versionIDs lists the versions of the state's object, newest first.
+func (s *Store) versionIDs(ctx context.Context) ([]version, error) {
+	var all []version
 	pages := s3.NewListObjectVersionsPaginator(s.state.client, &s3.ListObjectVersionsInput{
 		Bucket: aws.String(s.state.bucket), Prefix: aws.String(s.addr.Key),
 	}, func(o *s3.ListObjectVersionsPaginatorOptions) { o.StopOnDuplicateToken = true })
@@ -479,26 +520,39 @@ func (s *Store) versions(ctx context.Context, except string) ([]state.Head, erro
 			return nil, fmt.Errorf("list versions: %w", awsclient.Explain(err, awsclient.BucketName(s.state.bucket)))
 		}
 		past := false
-		for _, v := range out.Versions {
-			key, id := aws.ToString(v.Key), aws.ToString(v.VersionId)
-			past = past || key > s.addr.Key
-			if key == s.addr.Key && id != except && aws.ToInt64(v.Size) > 0 {
-				ids = append(ids, id)
+		add := func(key, id *string, size int64, modified *time.Time, deleted bool) {
+			past = past || aws.ToString(key) > s.addr.Key
+			if aws.ToString(key) == s.addr.Key {
+				all = append(all, version{aws.ToString(id), size, aws.ToTime(modified), deleted})
 			}
+		}
+		for _, v := range out.Versions {
+			add(v.Key, v.VersionId, aws.ToInt64(v.Size), v.LastModified, false)
+		}
+		for _, m := range out.DeleteMarkers {
+			add(m.Key, m.VersionId, 0, m.LastModified, true)
 		}
 		if past { // keys come in order
 			break
 		}
-		if n += len(out.Versions); n > maxObjects {
+		if n += len(out.Versions) + len(out.DeleteMarkers); n > maxObjects {
 			return nil, fmt.Errorf("list versions of %s: there are more than %d", s.state.name(s.addr.Key), maxObjects)
 		}
 	}
-	heads := make([]state.Head, len(ids))
+	// Each page has its versions before its markers; both come newest first.
+	slices.SortStableFunc(all, func(a, b version) int { return b.modified.Compare(a.modified) })
+	return all, nil
+}
+
+// headsOf reads the heads of versions, in their order. One that is archived has
+// a zero Head.
+func (s *Store) headsOf(ctx context.Context, all []version) ([]state.Head, error) {
+	heads := make([]state.Head, len(all))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(s.o.Parallel)
-	for i, id := range ids {
+	for i, v := range all {
 		g.Go(func() error {
-			obj, err := s.look(ctx, s.state, s.addr.Key, id)
+			obj, err := s.look(ctx, s.state, s.addr.Key, v.id)
 			if hasCode(err, "InvalidObjectState") { // archived
 				return nil
 			}
@@ -518,16 +572,20 @@ func (s *Store) write(ctx context.Context, cur object, c *Content) (object, erro
 	} else {
 		none = aws.String("*")
 	}
-	e := s.crypt.like(cur)
+	return s.put(ctx, s.addr.Key, match, none, s.crypt.like(cur), c)
+}
+
+// put writes the content to a key beside the state. Errors are the SDK's.
+func (s *Store) put(ctx context.Context, key string, match, none *string, e encryption, c *Content) (object, error) {
 	put := object{Head: state.Head{Size: c.size}, present: true}
 	if c.size > s.o.SingleLimit {
 		var err error
 		put.VersionID, put.ETag, err = s.inParts(ctx, upload{
-			place: s.state, key: s.addr.Key, size: c.size, ifMatch: match, ifNoneMatch: none,
+			place: s.state, key: key, size: c.size, ifMatch: match, ifNoneMatch: none,
 			mime: stateType, crypt: e,
 			part: func(ctx context.Context, uploadID string, n int32, from, to int64) (types.CompletedPart, error) {
 				out, err := s.state.client.UploadPart(ctx, &s3.UploadPartInput{
-					Bucket: aws.String(s.state.bucket), Key: aws.String(s.addr.Key), UploadId: aws.String(uploadID), PartNumber: aws.Int32(n),
+					Bucket: aws.String(s.state.bucket), Key: aws.String(key), UploadId: aws.String(uploadID), PartNumber: aws.Int32(n),
 					Body: io.NewSectionReader(c.file, from, to-from), ContentLength: aws.Int64(to - from),
 					ChecksumAlgorithm:    e.checksum,
 					SSECustomerAlgorithm: e.algorithm, SSECustomerKey: e.key, SSECustomerKeyMD5: e.keyMD5,
@@ -541,7 +599,7 @@ func (s *Store) write(ctx context.Context, cur object, c *Content) (object, erro
 		return put, err
 	}
 	in := &s3.PutObjectInput{
-		Bucket: aws.String(s.state.bucket), Key: aws.String(s.addr.Key), IfMatch: match, IfNoneMatch: none,
+		Bucket: aws.String(s.state.bucket), Key: aws.String(key), IfMatch: match, IfNoneMatch: none,
 		Body: c.Reader(), ContentLength: aws.Int64(c.size), ContentType: aws.String(stateType),
 		ServerSideEncryption: e.sse, SSEKMSKeyId: e.kmsKey, ACL: e.acl,
 		SSECustomerAlgorithm: e.algorithm, SSECustomerKey: e.key, SSECustomerKeyMD5: e.keyMD5,

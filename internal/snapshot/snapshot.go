@@ -136,8 +136,9 @@ type object struct {
 	sse        types.ServerSideEncryption
 	kmsKey     string
 	ssec       bool
-	whole      []byte // the content, where it is no longer than state.HeadBytes
-	notState   error  // why the content is no state
+	whole      []byte    // the content, where it is no longer than state.HeadBytes
+	notState   error     // why the content is no state
+	now        time.Time // the store's clock at the reading; zero where it told none
 }
 
 // look reads one version of an object, the newest without one.
@@ -162,6 +163,7 @@ func (s *Store) look(ctx context.Context, p place, key, version string) (object,
 	obj := object{
 		Head: found, present: true, mime: aws.ToString(out.ContentType),
 		sse: out.ServerSideEncryption, kmsKey: aws.ToString(out.SSEKMSKeyId), ssec: out.SSECustomerAlgorithm != nil,
+		now: awsclient.ServerTime(out.ResultMetadata),
 	}
 	if found.Size == 0 {
 		return obj, nil

@@ -303,7 +303,8 @@ func (y *yard) sameEnvironment(job string) {
 			found["engine"] = true
 		}
 		for _, v := range y.env() {
-			if name, _, _ := strings.Cut(v, "="); name != "PATH" && !slices.Contains(env, v) {
+			name, _, _ := strings.Cut(v, "=")
+			if !slices.Contains([]string{"PATH", "PWD", "OLDPWD", "SHLVL", "_"}, name) && !slices.Contains(env, v) { // a shell's own
 				y.Errorf("%s lacks %s", p, v)
 			}
 		}
