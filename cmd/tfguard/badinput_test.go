@@ -4,12 +4,15 @@ import (
 	"archive/zip"
 	"bytes"
 	"compress/flate"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	dynamotypes "github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
+	"github.com/tfguard/tfguard/internal/lock"
 	"github.com/tfguard/tfguard/internal/testkit"
 )
 
@@ -80,6 +84,13 @@ func badUsage() []badRow {
 			stderr: []string{"main.tf", "not a directory"}, hint: "-C"},
 		{sentence: "a directory's name with terminal escapes", args: []string{"plan", "-C", "\x1b[31mred\x1b[0m"}, code: 3,
 			stderr: []string{"no such directory"}, hint: "-C"},
+		{sentence: "a directory's name that no system takes", args: []string{"plan", "-C", strings.Repeat("x", 100_000)}, code: 3,
+			stderr: []string{"--chdir"}, hint: "-C"},
+		{sentence: "a target that is not UTF-8", args: []string{"plan", "--target", "\xff\xfe[\x1b[2J\""}, code: 1,
+			stderr: []string{"Invalid target"}},
+		{sentence: "a workspace that a file names and nobody can mean", args: []string{"plan"}, code: 3,
+			given:  func(w *badWorld) { w.file(".terraform/environment", "../\x1b[2J::set-output name=a::b") },
+			stderr: []string{".terraform/environment"}, hint: "tfguard plan --help"},
 		{sentence: "a workspace with a slash in TF_WORKSPACE", args: []string{"plan"}, code: 3,
 			given:  func(w *badWorld) { w.env["TF_WORKSPACE"] = "../prod" },
 			stderr: []string{"TF_WORKSPACE", `"../prod"`}, hint: "tfguard plan --help"},
@@ -177,6 +188,25 @@ func badConfigurations() []badRow {
 				w.file(".tfguard.hcl", "backend {\n  bucket = \""+w.addr.Bucket+"\"\n  key    = \"k\"\n  region = \"us-east-1\"\n}\n")
 			},
 			stderr: []string{"tfguard_override.tf", "was not written by tfguard"}, hint: "rename"},
+		{sentence: "a message of the code's own with escapes and workflow commands", args: []string{"plan"}, code: 1,
+			given: func(w *badWorld) {
+				w.gitHub()
+				w.file("more.tf", "variable \"size\" {\n  default = 1\n  validation {\n    condition     = var.size > 1\n    error_message = \"No \\u001b[2J\\n::set-output name=lock_ids::gone\\n##[error]x.\"\n  }\n}\n")
+			},
+			stdout: []string{"more.tf"}, then: badNoCommand, changes: badGitHubFiles},
+		{sentence: "resources and outputs whose names and values have escapes and workflow commands", args: badApply, code: 0,
+			given: func(w *badWorld) {
+				w.gitHub()
+				w.file("more.tf", "resource \"terraform_data\" \"each\" {\n  for_each = toset([\"\\u001b[2J\\n::set-output name=lock_ids::gone\\n##[error]x\"])\n  input    = \"${each.key}\\r::add-mask::1\"\n}\n\noutput \"all\" {\n  value = \"\\n::set-output name=lock_ids::gone\\u001b]0;x\\u0007\\n${terraform_data.each[\"\\u001b[2J\\n::set-output name=lock_ids::gone\\n##[error]x\"].output}\"\n}\n")
+			},
+			then: badNoCommand, changes: append(slices.Clone(badGitHubFiles), badWritten...)},
+		{sentence: "a hook that prints escapes", args: []string{"plan"}, code: 0,
+			given: func(w *badWorld) {
+				w.file(".tfguard.hcl", "hook \"build\" {\n  before  = \"check\"\n  command = [\"sh\", \"-c\", \"printf 'x\\\\033[2J\\\\033]0;x\\\\a ##[error]y\\\\r::set-output name=a::b'; cat /dev/zero | head -c 300000\"]\n}\n")
+			}},
+		{sentence: "secrets on the command line", args: []string{"plan", "--verbose", "--var", "password=" + badSecretVariable, "--backend-config", "secret_key=" + badSecretKey}, code: 0},
+		{sentence: "secrets in the backend that is shown", args: []string{"backend", "show"}, code: 0,
+			stdout: []string{"(hidden)"}},
 		{sentence: "a variables file that is not there", args: []string{"plan", "--var-file", "prod.tfvars"}, code: 1,
 			stderr: []string{"prod.tfvars"}},
 	}
@@ -332,6 +362,11 @@ func badPermissions() []badRow {
 		{sentence: "an access key that there is not", args: badApply, code: 1,
 			given:  func(w *badWorld) { everything(w, "InvalidAccessKeyId", 403) },
 			stderr: []string{"tfguard-test-"}, hint: "credentials"},
+		{sentence: "a clock that is wrong", args: []string{"locks"}, mode: testkit.Lockfile, code: 1, within: badRetries,
+			given: func(w *badWorld) {
+				w.refuse(nil, testkit.S3Error(403, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large."))
+			},
+			stderr: []string{"RequestTimeTooSkewed", ".tflock"}, hint: "clock"},
 		{sentence: "no credentials at all", args: badApply, code: 1,
 			given: func(w *badWorld) {
 				w.file("main.tf", w.backend(map[string]string{"access_key": "", "secret_key": ""})+badConfiguration)
@@ -394,6 +429,28 @@ func badNetworks() []badRow {
 			during: interrupt(func(*badWorld) func(*http.Request) bool { return nil }), stderr: []string{"interrupt"}},
 		{sentence: "a cancel while the lock is read", args: []string{"locks"}, code: 130,
 			during: interrupt(table), stderr: []string{"interrupt"}},
+		{sentence: "a cancel while the plan reads a state that does not come", args: []string{"plan"}, code: 130, // its lock is freed
+			during: func(w *badWorld, p *os.Process) {
+				var locked atomic.Bool
+				w.proxy.Add(testkit.Fault{Match: testkit.DynamoDBOp("PutItem"), Done: func(*http.Request) { locked.Store(true) }})
+				w.proxy.Add(testkit.Fault{Match: func(r *http.Request) bool { return locked.Load() && w.on(w.addr.Key)(r) }, Hang: true}).Wait(w)
+				w.must(nil, p.Signal(os.Interrupt))
+			},
+			stderr: []string{"interrupt"}},
+		{sentence: "a portal that sends every request elsewhere", args: badApply, code: 1, within: badRetries,
+			given: func(w *badWorld) {
+				w.refuse(nil, func(*http.Request) *testkit.Response {
+					return &testkit.Response{Status: 302, Header: map[string]string{"Location": w.proxy.URL + "/login"}}
+				})
+			},
+			stderr: []string{"tfguard-test-"}, hint: "endpoint"},
+		{sentence: "a lock whose answer breaks off", args: []string{"locks"}, mode: testkit.Lockfile, code: 1, within: badRetries,
+			given: func(w *badWorld) {
+				w.refuse(w.on(w.addr.LockKey()), func(*http.Request) *testkit.Response {
+					return &testkit.Response{Status: 200, Header: map[string]string{"Content-Length": "500"}, Body: `{"ID":"`}
+				})
+			},
+			stderr: []string{".tflock"}, hint: "check the network"},
 		{sentence: "an endpoint that answers with a web page", args: badApply, code: 1,
 			given: func(w *badWorld) { w.refuse(nil, html(200)) }, stderr: []string{"tfguard-test-"}, hint: "endpoint"},
 		{sentence: "a gateway that answers with a web page", args: badApply, code: 1, within: badRetries,
@@ -442,24 +499,6 @@ func badLocks() []badRow {
 		return badRow{sentence: sentence, args: badApply, mode: mode, code: 12, given: given,
 			stderr: []string{"cannot be judged"}, hint: "tfguard unlock --force --id"}
 	}
-	noCommand := func(w *badWorld, r badResult) {
-		for line := range strings.Lines(r.stdout + r.stderr) {
-			for _, command := range []string{"::set-output", "::error::x", "::add-mask"} {
-				if strings.HasPrefix(strings.TrimSpace(line), command) {
-					w.Errorf("a runner would take this for a command: %q", line)
-				}
-			}
-		}
-		for _, name := range []string{"output", "env"} {
-			src, err := os.ReadFile(filepath.Join(w.root, "home", name))
-			w.must(nil, err)
-			for line := range strings.Lines(string(src)) {
-				if strings.HasPrefix(line, "::") || strings.HasPrefix(line, "lock_ids=") {
-					w.Errorf("%s has the line %q", name, line)
-				}
-			}
-		}
-	}
 	return []badRow{
 		unclear("a lock item that is cut off", testkit.DynamoDB, text(func(w *badWorld) string { return w.lock(time.Hour, nil)[:80] })),
 		unclear("a lock item of 380 KiB", testkit.DynamoDB, text(func(w *badWorld) string {
@@ -497,13 +536,13 @@ func badLocks() []badRow {
 			given:  text(func(w *badWorld) string { return w.lock(time.Minute, hostile) }),
 			stdout: []string{badLockID, "eve@"}},
 		{sentence: "a hostile lock, to a GitHub runner", args: badApply, code: 10,
-			given: gitHub(text(func(w *badWorld) string { return w.lock(time.Minute, hostile) })), then: noCommand,
+			given: gitHub(text(func(w *badWorld) string { return w.lock(time.Minute, hostile) })), then: badNoCommand,
 			changes: badGitHubFiles},
 		{sentence: "a hostile lock, to a GitHub runner and its locks", args: []string{"locks", "--json"}, code: 10,
-			given: gitHub(text(func(w *badWorld) string { return w.lock(time.Minute, hostile) })), then: noCommand,
+			given: gitHub(text(func(w *badWorld) string { return w.lock(time.Minute, hostile) })), then: badNoCommand,
 			changes: badGitHubFiles},
 		{sentence: "a hostile stale lock, to a GitHub runner", args: badApply, code: 11,
-			given: gitHub(text(func(w *badWorld) string { return w.lock(time.Hour, hostile) })), then: noCommand,
+			given: gitHub(text(func(w *badWorld) string { return w.lock(time.Hour, hostile) })), then: badNoCommand,
 			changes: badGitHubFiles, hint: "tfguard unlock --id " + badLockID},
 		{sentence: "the approval of another lock", args: append(badApply, "--approve-lock", "someone-elses"), code: 13, // G2
 			given:  text(func(w *badWorld) string { return w.lock(time.Hour, nil) }),
@@ -517,6 +556,21 @@ func badLocks() []badRow {
 		{sentence: "an unlock of a lock that cannot be judged", args: []string{"unlock", "--id", "test123"}, code: 13,
 			given:  text(always(`{"ID":"test123","Who":"manual-test"}`)),
 			stderr: []string{"nothing was removed"}, hint: "tfguard locks"},
+		{sentence: "an unlock of a lock that cannot be judged, by its fingerprint", args: []string{"unlock", "--force"}, code: 0,
+			given: func(w *badWorld) {
+				w.item(w.addr.LockID(), "Info", &dynamotypes.AttributeValueMemberB{Value: []byte("\x00\x1b[2J\xff")})
+				out, err := w.command(w.Context(), []string{"locks", "--json"}).Output()
+				var seen lock.Report
+				if json.Unmarshal(out, &seen) != nil || len(seen.Locks) != 1 {
+					w.Fatalf("locks --json: %v: %s", err, out)
+				}
+				w.args = append(w.args, "--id", seen.Locks[0].Fingerprint)
+			},
+			changes: []string{"item ", "object .tfguard/", "version .tfguard/"}, then: func(w *badWorld, _ badResult) {
+				if got := w.picture()["item "+w.addr.LockID()]; got != "" {
+					w.Errorf("the lock is still there: %q", got)
+				}
+			}},
 		{sentence: "LOCK_IDS approves nothing for an apply", args: badApply, code: 11,
 			given: func(w *badWorld) {
 				w.item(w.addr.LockID(), "Info", badText(w.lock(time.Hour, nil)))
@@ -536,6 +590,26 @@ func badLocks() []badRow {
 					w.Errorf("the other's lock is gone: %q", got)
 				}
 			}},
+	}
+}
+
+// badNoCommand looks for a workflow command that the program did not mean.
+func badNoCommand(w *badWorld, r badResult) {
+	for line := range strings.Lines(strings.ReplaceAll(r.stdout+r.stderr, "\r", "\n")) {
+		for _, command := range []string{"::set-output", "::error::x", "::add-mask"} {
+			if strings.HasPrefix(strings.TrimSpace(line), command) {
+				w.Errorf("a runner would take this for a command: %q", line)
+			}
+		}
+	}
+	for _, name := range []string{"output", "env"} {
+		src, err := os.ReadFile(filepath.Join(w.root, "home", name))
+		w.must(nil, err)
+		for line := range strings.Lines(string(src)) {
+			if strings.HasPrefix(line, "::") || strings.HasPrefix(line, "lock_ids=") {
+				w.Errorf("%s has the line %q", name, line)
+			}
+		}
 	}
 }
 
@@ -584,7 +658,7 @@ func badStates() []badRow {
 			}},
 		{sentence: "an errored.tfstate of an earlier run", args: badApply, code: 1, // G4
 			given:  func(w *badWorld) { w.file("errored.tfstate", badState(badLineage, 9)) },
-			stderr: []string{"errored.tfstate"}, hint: "terraform state push errored.tfstate"},
+			stderr: []string{"errored.tfstate"}, hint: "tfguard state repair"},
 		{sentence: "a state of the other format's version beside no lock", args: []string{"locks"}, code: 0, given: holding("not a state")},
 	}
 }
@@ -623,9 +697,12 @@ func badPlans() []badRow {
 			stderr: []string{"--out", path}, hint: "tfguard plan --help", then: noApply}
 	}
 	return []badRow{
-		none("a plan file that is not there", nil, "no such file"),
+		{sentence: "a plan file that is not there", args: use, code: 1, then: noApply,
+			stderr: []string{"saved.tfplan", "no such file"}, hint: "tfguard plan --out"},
+		{sentence: "a plan file that is a link to nowhere", args: use, code: 1, then: noApply,
+			given:  func(w *badWorld) { w.must(nil, os.Symlink("nowhere", w.path("saved.tfplan"))) },
+			stderr: []string{"saved.tfplan", "no such file"}, hint: "tfguard plan --out"},
 		none("a plan file that is a directory", func(w *badWorld) { w.must(nil, os.Mkdir(w.path("saved.tfplan"), 0o700)) }),
-		none("a plan file that is a link to nowhere", func(w *badWorld) { w.must(nil, os.Symlink("nowhere", w.path("saved.tfplan"))) }, "no such file"),
 		none("a plan file that is a pipe which nobody writes to", func(w *badWorld) { w.must(nil, syscall.Mkfifo(w.path("saved.tfplan"), 0o600)) }),
 		none("a plan file that is empty", file(func() string { return "" }), "not a saved plan"),
 		none("a plan file that is text", file(func() string { return "{\"a\":1}\x1b[2J" }), "not a saved plan"),
@@ -730,6 +807,12 @@ func badSnapshots() []badRow {
 				copied(w, func(string) string { return badState("ffffffff-0000-4000-8000-000000000000", 3) })
 			},
 			stderr: []string{"cannot be restored"}, hint: "tfguard snapshot list"},
+		{sentence: "a good snapshot of a state with another lineage", args: restore, code: 16,
+			given: func(w *badWorld) {
+				copied(w, func(body string) string { return body })
+				w.object(w.addr.Key, badState("ffffffff-0000-4000-8000-000000000000", 3))
+			},
+			stderr: []string{"cannot be restored", "lineage"}, hint: "tfguard snapshot list", changes: []string{"object backups/", "version backups/"}},
 		{sentence: "a restore while somebody is at work", args: restore, code: 10, // G1
 			given: func(w *badWorld) {
 				copied(w, func(body string) string { return body })
@@ -745,6 +828,9 @@ func badSnapshots() []badRow {
 			stderr: []string{"s3:PutObject", "the state is as it was"}, hint: "allow s3:PutObject on"},
 	}
 }
+
+// badWritten is what an apply writes.
+var badWritten = []string{"object env/prod/terraform.tfstate", "version env/prod/terraform.tfstate", "item "}
 
 // badCache is where an installed terraform would be.
 var badCache = []string{"file home/.cache/", "file home/.cache/tfguard/", "file home/.cache/tfguard/terraform/"}
@@ -764,7 +850,6 @@ func badMachines() []badRow {
 			w.Error("the state was not saved")
 		}
 	}
-	written := []string{"object env/prod/terraform.tfstate", "version env/prod/terraform.tfstate", "item "}
 	return []badRow{
 		{sentence: "a terraform that is not there", args: []string{"plan", "--terraform-bin", "./no-such-terraform"}, code: 1,
 			stderr: []string{"no-such-terraform"}, hint: "--terraform-bin"},
@@ -818,20 +903,26 @@ func badMachines() []badRow {
 		{sentence: "no directory for temporary files", args: []string{"plan"}, code: 0,
 			given: func(w *badWorld) { w.env["TMPDIR"] = filepath.Join(w.root, "nowhere") }},
 		{sentence: "a reader of stdout that goes away while it applies", args: badApply, code: 0, oneLine: true, // G4
-			then: applied, changes: written},
+			then: applied, changes: badWritten},
+		{sentence: "a stdout and a stderr that are closed", args: badApply, code: 0, shell: `exec "$0" "$@" >&- 2>&-`,
+			then: applied, changes: badWritten},
+		{sentence: "a stdout on a disk that is full", args: badApply, code: 0, shell: `exec "$0" "$@" >/dev/full`,
+			then: applied, changes: badWritten},
+		{sentence: "a working directory that is gone", args: []string{"plan"}, code: 1, shell: `mkdir gone && cd gone && rmdir ../gone && exec "$0" "$@"`,
+			stderr: []string{"directory"}, hint: ""},
 		{sentence: "a full disk under the files of a GitHub step", args: badApply, code: 0,
 			given: func(w *badWorld) {
 				w.gitHub()
 				w.env["GITHUB_OUTPUT"], w.env["GITHUB_STEP_SUMMARY"] = "/dev/full", "/dev/full"
 			},
 			stderr: []string{"tfguard: warning: write GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"},
-			then:   applied, changes: append(written, badGitHubFiles...)},
+			then:   applied, changes: append(slices.Clone(badGitHubFiles), badWritten...)},
 		{sentence: "files of a GitHub step that are not there", args: badApply, code: 0,
 			given: func(w *badWorld) {
 				w.gitHub()
 				w.env["GITHUB_OUTPUT"], w.env["GITHUB_ENV"], w.env["GITHUB_STEP_SUMMARY"] = filepath.Join(w.root, "a"), "", w.root
 			},
 			stderr: []string{"tfguard: warning: open GITHUB_OUTPUT"},
-			then:   applied, changes: written},
+			then:   applied, changes: badWritten},
 	}
 }

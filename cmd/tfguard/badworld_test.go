@@ -51,6 +51,7 @@ type badRow struct {
 	changes  []string      // beginnings of what may differ afterwards, as badWorld.picture names it
 	within   time.Duration // 15 s where it is 0
 	oneLine  bool          // the reader of stdout goes away after one line
+	shell    string        // lines of sh that end by running "$0" "$@"; the program is started by them
 }
 
 // badWorld is what one run of a row meets: a state of its own behind a proxy of
@@ -162,7 +163,7 @@ func (row badRow) run(t *testing.T, bin string, cloud *testkit.Cloud, asJSON boo
 		}
 	}
 	w.checkOutput(row, r)
-	if asJSON && !row.oneLine {
+	if asJSON && !row.oneLine && row.shell == "" {
 		w.checkJSON(r)
 	}
 	for _, name := range badDiff(before, after) {
@@ -424,6 +425,11 @@ func (w *badWorld) run(row badRow) badResult {
 	ctx, stop := context.WithTimeout(w.Context(), 90*time.Second)
 	defer stop()
 	cmd := w.command(ctx, w.args)
+	if row.shell != "" {
+		shell, err := exec.LookPath("sh")
+		w.must(nil, err)
+		cmd.Path, cmd.Args = shell, append([]string{"sh", "-c", row.shell, w.bin}, w.args...)
+	}
 	cmd.WaitDelay = 10 * time.Second
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tfguard/tfguard/internal/backend"
 	"github.com/tfguard/tfguard/internal/sandbox"
 	"github.com/tfguard/tfguard/internal/testkit"
 )
@@ -158,6 +159,8 @@ type bench struct {
 	t      testing.TB
 	dir    string
 	server *sandbox.Server
+	cloud  *testkit.Cloud
+	addr   backend.Address
 }
 
 func newBench(t testing.TB, mode string) *bench {
@@ -174,7 +177,7 @@ func newBench(t testing.TB, mode string) *bench {
 	})
 	cloud := &testkit.Cloud{URL: testkit.Serve(t, server)}
 	cloud.Clients = cloud.Via(t, cloud.URL)
-	s, _ := cloud.State(t, mode)
+	s, addr := cloud.State(t, mode)
 	locks := ""
 	if s.DynamoDBTable != "" {
 		locks += fmt.Sprintf("    dynamodb_table = %q\n", s.DynamoDBTable)
@@ -182,7 +185,7 @@ func newBench(t testing.TB, mode string) *bench {
 	if s.UseLockfile {
 		locks += "    use_lockfile = true\n"
 	}
-	f := &bench{t: t, dir: t.TempDir(), server: server}
+	f := &bench{t: t, dir: t.TempDir(), server: server, cloud: cloud, addr: addr}
 	text := fmt.Sprintf(`terraform {
   backend "s3" {
     bucket = %q
@@ -228,17 +231,22 @@ func (f *bench) clean() {
 	}
 }
 
-// run runs a program in the folder; it must succeed. What the machine has set
-// for terraform, tfguard or a CI job is not passed on.
+// plainEnv is the environment without what the machine has set for terraform,
+// tfguard or a CI job.
+func plainEnv() []string {
+	return append(slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "TF_") || strings.HasPrefix(v, "TFGUARD_") || strings.HasPrefix(v, "GITHUB_")
+	}), "CHECKPOINT_DISABLE=1")
+}
+
+// run runs a program in the folder; it must succeed.
 func (f *bench) run(name string, args ...string) *os.ProcessState {
 	f.t.Helper()
 	ctx, stop := context.WithTimeout(f.t.Context(), time.Minute)
 	defer stop()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = f.dir
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {
-		return strings.HasPrefix(v, "TF_") || strings.HasPrefix(v, "TFGUARD_") || strings.HasPrefix(v, "GITHUB_")
-	}), "CHECKPOINT_DISABLE=1")
+	cmd.Env = plainEnv()
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {

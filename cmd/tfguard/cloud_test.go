@@ -46,6 +46,7 @@ func ops() map[string]op {
 	return map[string]op{
 		"backend": opBackend, "putlock": opPutLock, "rmlock": opRemoveLock, "locked": opLocked, "unlocked": opUnlocked, "aged": opAged,
 		"serial": opSerial, "bump": opBump, "objects": opObjects, "object": opObject, "spoil": opSpoil, "putitem": opPutItem, "suspendversioning": opSuspendVersioning, "putobject": opPutObject, "rmobject": opRemoveObject,
+		"oldversion": opOldVersion,
 	}
 }
 
@@ -450,6 +451,33 @@ func opRemoveObject(ctx context.Context, c cloud, _ io.Writer, args []string) er
 	}
 	_, err = c.clients.S3.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &c.bucket, Key: &args[0]})
 	return err
+}
+
+// opOldVersion writes the version of a state with a serial over the newest, as
+// somebody would who knows no digest and no serial.
+func opOldVersion(ctx context.Context, c cloud, _ io.Writer, args []string) error {
+	args, err := flags("oldversion", args, 2, nil)
+	if err != nil {
+		return err
+	}
+	list, err := c.clients.S3.ListObjectVersions(ctx, &s3.ListObjectVersionsInput{Bucket: &c.bucket, Prefix: &args[0]})
+	if err != nil {
+		return err
+	}
+	for _, v := range list.Versions {
+		out, err := c.clients.S3.GetObject(ctx, &s3.GetObjectInput{Bucket: &c.bucket, Key: v.Key, VersionId: v.VersionId})
+		if err != nil {
+			return err
+		}
+		body, err := io.ReadAll(out.Body)
+		if err = errors.Join(err, out.Body.Close()); err != nil {
+			return err
+		}
+		if aws.ToString(v.Key) == args[0] && bytes.Contains(body, []byte(`"serial": `+args[1]+`,`)) {
+			return c.put(ctx, args[0], body)
+		}
+	}
+	return fmt.Errorf("no version of %s has serial %s", args[0], args[1])
 }
 
 // runCloud is the main function of the program "cloud".

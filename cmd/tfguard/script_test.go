@@ -60,8 +60,9 @@ func TestMain(m *testing.M) {
 //	outputs FILE              print a GITHUB_OUTPUT or GITHUB_ENV as NAME=VALUE lines
 //	ran COMMAND N             the last code started `terraform COMMAND` N times
 //	requests N [WHAT PATH]    so many requests came since the start or `reset`
-//	fault [-after N] [-times N] WHAT PATH STATUS CODE
-//	                          answer such requests with this error of AWS
+//	fault [-after N] [-times N] [-done] WHAT PATH STATUS CODE
+//	                          answer such requests with this error of AWS; -done:
+//	                          carry them out, and break the connection instead
 //	on [-after N] [-done] WHAT PATH OP ARG...
 //	                          do one of the things below, once, before such a
 //	                          request is carried out, or -done: after it
@@ -89,6 +90,7 @@ func TestMain(m *testing.M) {
 //	object PREFIX                        print the last of them
 //	spoil PREFIX                         write the last of them anew: hello becomes jello
 //	putobject KEY TEXT, rmobject KEY     write, remove an object
+//	oldversion KEY SERIAL                write an older version of a state over the newest
 //	putitem ID NAME TEXT                 write an item of the lock table
 //	suspendversioning                    of the bucket
 func TestScripts(t *testing.T) {
@@ -343,13 +345,17 @@ func (s *script) cmdFault(ts *testscript.TestScript, args []string) {
 	rest, err := flags("fault", args, 4, func(set *flag.FlagSet) {
 		set.IntVar(&f.After, "after", 0, "")
 		set.IntVar(&f.Times, "times", 0, "")
+		set.BoolVar(&f.Drop, "done", false, "")
 	})
 	ts.Check(err)
 	status, err := strconv.Atoi(rest[2])
 	ts.Check(err)
 	f.Match = matcher(rest[0], rest[1])
 	f.Answer = testkit.S3Error(status, rest[3], "made up by a test")
-	if strings.HasPrefix(rest[0], "dynamodb:") {
+	switch {
+	case f.Drop:
+		f.Answer = nil
+	case strings.HasPrefix(rest[0], "dynamodb:"):
 		f.Answer = testkit.DynamoDBError(status, rest[3], "made up by a test")
 	}
 	s.add(args, f)

@@ -10,11 +10,16 @@ import (
 	"time"
 
 	"github.com/tfguard/tfguard/internal/lock"
+	"github.com/tfguard/tfguard/internal/planfile"
 	"github.com/tfguard/tfguard/internal/terraform"
 )
 
 // cleanUp bounds what is done on a context of its own after a cancel.
 const cleanUp = 30 * time.Second
+
+// lookAfter bounds the look at what a cancelled run left: a plan that does not
+// react has taken 10 s of the 15 s in which a cancel ends.
+const lookAfter = 4 * time.Second
 
 // erroredState is where terraform leaves a state that it could not write
 // (terraform internal/backend/local/backend_apply.go).
@@ -30,7 +35,14 @@ type applier struct {
 
 // Apply implements pipeline.Applier.
 func (a *applier) Apply(ctx context.Context, file string) error {
-	return a.keep.afterTerraform(ctx, a.Terraform.Apply(ctx, file))
+	from, err := planfile.Head(file)
+	if err != nil {
+		return err
+	}
+	at := attempt{from: from, began: time.Now()}
+	err = a.Terraform.Apply(ctx, file)
+	at.ended = time.Now()
+	return a.rescue(ctx, at, a.keep.afterTerraform(ctx, err))
 }
 
 // afterTerraform removes a lock of this very run that terraform has left: it has
@@ -83,13 +95,14 @@ func (r *run) afterwards(ctx context.Context, t *target, err error) error {
 	if err == nil {
 		return nil
 	}
-	clean, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
+	clean, stop := context.WithTimeout(context.WithoutCancel(ctx), lookAfter)
 	defer stop()
 	var left []string
-	if info, statErr := os.Stat(filepath.Join(r.set.dir, erroredState)); statErr == nil && !info.ModTime().Before(r.started.Truncate(time.Second)) {
+	var unsaved *unsavedError // has said it
+	if info, statErr := os.Stat(filepath.Join(r.set.dir, erroredState)); statErr == nil && !info.ModTime().Before(r.started.Truncate(time.Second)) && (ctx.Err() != nil || !errors.As(err, &unsaved)) {
 		left = append(left, "the state could not be written and is in "+filepath.Join(r.set.dir, erroredState))
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil && t.locking.Load() { // before, terraform takes no lock and writes nothing
 		left = append(left, t.leftBehind(clean, r.started)...)
 	}
 	if len(left) == 0 {

@@ -74,7 +74,7 @@ func (p *person) ApproveUnlock(ctx context.Context, v lock.Verdict) ([]string, s
 // ask puts a question to the person at the terminal. A cancelled ctx ends it.
 func ask(ctx context.Context, s Streams, question string) (string, error) {
 	if !s.Terminal {
-		return "", usagef("nobody can be asked: stdin is no terminal")
+		return "", &usageError{msg: "nobody can be asked: stdin is no terminal"}
 	}
 	if s.Engine != nil {
 		return s.Engine.Ask(ctx, question)

@@ -7,6 +7,9 @@ import (
 	"os"
 	"strings"
 
+	"github.com/urfave/cli/v2"
+
+	"github.com/tfguard/tfguard/internal/awsclient"
 	"github.com/tfguard/tfguard/internal/backend"
 	"github.com/tfguard/tfguard/internal/backend/discover"
 	"github.com/tfguard/tfguard/internal/config"
@@ -92,7 +95,10 @@ type unaskedError struct{ *usageError }
 
 func (e *unaskedError) Unwrap() error { return e.usageError }
 
-func usagef(format string, args ...any) error { return &usageError{msg: fmt.Sprintf(format, args...)} }
+// usagef is a wrong call of c's command, with its help as the hint.
+func usagef(c *cli.Context, format string, args ...any) error {
+	return &usageError{msg: fmt.Sprintf(format, args...), hint: helpFor(c)}
+}
 
 // keptError is a snapshot that could not be made, verified or restored.
 type keptError struct{ error }
@@ -157,6 +163,8 @@ func tell(ctx context.Context, err error) told {
 		unformat  *terraform.UnformattedError
 		tfFailure *terraform.Failure
 		kept      *keptError
+		twice     *discover.DuplicateError
+		foreign   *discover.ForeignFileError
 	)
 	switch {
 	case errors.As(err, &usage):
@@ -180,26 +188,36 @@ func tell(ctx context.Context, err error) told {
 	case errors.Is(err, state.ErrChanged):
 		t.code, t.hint = ExitChanged, "plan again: tfguard plan"
 	case isUnusable(err):
-		t.code = ExitBackend
-		t.hint = "tfguard backend verify"
-		if backend.Is(err, backend.Missing) {
-			t.hint = "tfguard backend setup creates it; check its name first: a mistyped bucket would give an empty state"
-		}
+		t.code, t.hint = ExitBackend, unusableHint(err)
 	case errors.As(err, &stage) && stage.Stage == pipeline.Snapshot && ctx.Err() == nil, errors.As(err, &kept):
 		t.code = ExitSnapshot
-		t.hint = problemHint(err, "tfguard snapshot create")
+		t.hint = problemHint(err, "tfguard snapshot list")
 	case ctx.Err() != nil && !errors.As(err, &problem):
 		t.code, t.msg = ExitCancelled, quote.Line(context.Cause(ctx).Error(), 200)+", and clean: no lock left"
 	case ctx.Err() != nil:
 		t.code, t.msg = ExitCancelled, quote.Line(context.Cause(ctx).Error(), 200)
 	case errors.As(err, &problem):
 		t.hint = problemHint(err, "")
+	case errors.Is(err, snapshot.ErrNotFound):
+		t.hint = "tfguard snapshot list"
+	case errors.Is(err, state.ErrNotState):
+		t.hint = stateHint
+	case errors.Is(err, discover.ErrNoConfiguration):
+		t.hint = otherDir
+	case errors.As(err, &twice):
+		t.hint = "remove one of the two backend blocks"
+	case errors.As(err, &foreign):
+		t.hint = "rename or remove " + quote.Shell(foreign.Path)
+	case errors.Is(err, terraform.ErrNoBinary):
+		t.hint = "install terraform, or name one with --terraform-bin PATH"
 	case errors.Is(err, discover.ErrNoBackend), errors.As(err, &notS3):
 		t.hint = `put backend "s3" {} into a terraform block, or a backend block into .tfguard.hcl`
 	case errors.As(err, &missing):
 		t.hint = "set it in the backend block, or with --backend-config " + missing.Missing[0] + "=…"
 	case errors.Is(err, planfile.ErrNotPlan), errors.Is(err, planfile.ErrUnbound):
 		t.code, t.hint = ExitUsage, "make the plan with: tfguard plan --out FILE"
+	case errors.Is(err, planfile.ErrNoFile):
+		t.hint = "make the plan with: tfguard plan --out FILE"
 	case errors.As(err, &unformat):
 		t.hint = "terraform fmt"
 	case errors.Is(err, snapshot.ErrNotFound):
@@ -207,7 +225,7 @@ func tell(ctx context.Context, err error) told {
 	case errors.Is(err, lock.ErrNotReleased):
 		t.hint = "tfguard locks"
 	case errors.Is(err, state.ErrNotSaved):
-		t.hint = "keep errored.tfstate: it has what terraform did; terraform state push errored.tfstate brings it back"
+		t.hint = "keep errored.tfstate: it has what terraform did; tfguard state repair brings it back"
 	case errors.As(err, &tfFailure):
 		t.hint = failureHint(tfFailure)
 	}
@@ -223,6 +241,23 @@ func isUnusable(err error) bool {
 	return false
 }
 
+// stateHint is for a state that cannot be read as one.
+const stateHint = "look at the object; tfguard snapshot list shows older copies, tfguard snapshot restore ID puts one back"
+
+func unusableHint(err error) string {
+	var p *backend.Problem
+	errors.As(err, &p)
+	switch p.Kind {
+	case backend.Missing:
+		return "tfguard backend setup creates it; check its name first: a mistyped bucket would give an empty state"
+	case backend.WrongRegion:
+		return fmt.Sprintf("set region = %q in the backend block, then tfguard backend verify", p.Detail)
+	case backend.Foreign:
+		return "check the bucket's name and whose credentials these are: aws sts get-caller-identity"
+	}
+	return "correct the backend's settings, then tfguard backend verify"
+}
+
 // problemHint names what to do about a failed request to AWS.
 func problemHint(err error, otherwise string) string {
 	var p *backend.Problem
@@ -236,7 +271,7 @@ func problemHint(err error, otherwise string) string {
 		return "renew the credentials; aws sts get-caller-identity shows whose they are"
 	case backend.NoCreds:
 		return "set AWS_PROFILE or AWS_ACCESS_KEY_ID, or try without an account: --sandbox"
-	case backend.Unreachable:
+	case backend.Unreachable, backend.NotFound: // of S3, a 404 that is none of its own
 		return "check the network and the endpoint, then run the same command again"
 	}
 	return otherwise
@@ -257,12 +292,27 @@ func lockHint(v lock.Verdict) string {
 	return ""
 }
 
+// failureHint names what to do about what terraform says. Its words are those
+// of terraform internal/backend/remote-state/s3 and internal/states/statefile.
 func failureHint(f *terraform.Failure) string {
-	if strings.HasSuffix(f.Command, "workspace select") && strings.Contains(f.Error(), "doesn't exist") {
+	switch {
+	case strings.HasSuffix(f.Command, "workspace select") && strings.Contains(f.Error(), "doesn't exist"):
 		return "check its name; --setup-backend makes it, as terraform workspace new does"
+	case strings.HasSuffix(f.Command, " version"):
+		return "name a terraform that works with --terraform-bin PATH"
+	case f.ExitCode < 0 && !f.Interrupted:
+		return "tfguard locks shows whether it left its lock"
 	}
 	for _, d := range f.Diagnostics {
+		said := d.Summary + "\n" + d.Detail
+		action, resource, denied := awsclient.DeniedIn(said)
 		switch {
+		case denied:
+			return fmt.Sprintf("allow %s on %s to the role of this run", action, resource)
+		case strings.Contains(said, "state data in S3 does not have the expected content"):
+			return "wait two minutes and try again; if it stays: tfguard state repair"
+		case strings.Contains(said, "Unsupported state file format"):
+			return stateHint
 		case strings.Contains(d.Summary, "Backend configuration changed"), strings.Contains(d.Summary, "Backend initialization required"):
 			return "terraform init -reconfigure takes the new backend, terraform init -migrate-state moves the state to it"
 		}

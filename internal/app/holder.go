@@ -30,6 +30,7 @@ type keeper struct {
 	lease  *holder.Lease
 	flying []string // addresses of resources being changed now
 	ids    []string // of the locks that this run's terraform asked for
+	behind bool     // terraform has written a state and not its digest
 }
 
 // Take implements pipeline.Holder.
@@ -60,6 +61,7 @@ func (k *keeper) Take(ctx context.Context) error {
 	k.mu.Unlock()
 	if over != nil && over.Problem == "" {
 		k.tellDeath(over.Record)
+		return k.sound(ctx)
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ func locksCommand(s Streams) *cli.Command {
 				return err
 			}
 			if c.Bool("all") {
-				return usagef("locks --all is not built yet in tfguard %s", Version)
+				return usagef(c, "locks --all is not built yet in tfguard %s", Version)
 			}
 			return withTarget(c, s, func(ctx context.Context, set *settings, t *target) error {
 				v, err := t.Observe(ctx)
@@ -129,7 +129,7 @@ func unlock(ctx context.Context, set *settings, t *target, s Streams) error {
 	}
 	force := c.Bool("force")
 	if force && len(c.StringSlice("id")) == 0 {
-		return usagef("--force needs the lock's ID: --id ID")
+		return &usageError{msg: "--force needs the lock's ID: --id ID", hint: "tfguard locks"}
 	}
 	v, err := t.Observe(ctx)
 	if err != nil {

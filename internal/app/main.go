@@ -10,10 +10,12 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/tfguard/tfguard/internal/engine"
+	"github.com/tfguard/tfguard/internal/event"
 	"github.com/tfguard/tfguard/internal/ui"
 )
 
@@ -45,19 +47,37 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	if !slices.Contains(args, "--generate-bash-completion") {
 		ordered, err := reorder(args, a)
 		if err != nil {
-			return finish(ctx, s, &usageError{msg: err.Error(), hint: "tfguard --help"})
+			return finish(ctx, s, args, &usageError{msg: err.Error(), hint: "tfguard --help"})
 		}
 		args = ordered
 	}
-	return finish(ctx, s, a.RunContext(ctx, args))
+	return finish(ctx, s, args, a.RunContext(ctx, args))
+}
+
+// unstarted tells a call that was wrong, and so never began a run, as the
+// events of one: with --json run_finished is the last line, always.
+func unstarted(s Streams, args []string, t told) {
+	i := slices.IndexFunc(args, func(a string) bool { return !strings.HasPrefix(a, "-") && a != args[0] })
+	json := slices.ContainsFunc(args, func(a string) bool { return strings.TrimLeft(a, "-") == "json" && a != "json" })
+	if !json || i < 0 || !slices.Contains([]string{"check", "plan", "apply", "destroy"}, args[i]) {
+		return
+	}
+	out := ui.NewJSON(ui.Options{Out: s.Out, Run: engine.NewID(time.Now())})
+	out.Emit(event.RunStarted{Command: args[i], Version: Version})
+	out.Emit(event.Diagnostic{Severity: "error", Summary: t.msg, Hint: t.hint})
+	out.Emit(event.RunFinished{Status: event.Failed, ExitCode: t.code})
 }
 
 // finish tells the person how it ended.
-func finish(ctx context.Context, s Streams, err error) int {
+func finish(ctx context.Context, s Streams, args []string, err error) int {
 	if err == nil {
 		return ExitOK
 	}
 	t := tell(ctx, err)
+	var wrong *usageError // a run's own errors are told by then, and codes
+	if errors.As(err, &wrong) {
+		unstarted(s, args, t)
+	}
 	var said *saidError
 	if !errors.As(err, &said) && t.msg != "" {
 		ui.Errors(s.Err, t.msg, t.hint)
@@ -92,7 +112,7 @@ func newApp(s Streams) *cli.App {
 		Commands: []*cli.Command{
 			checkCommand(s), planCommand(s), applyCommand(s), destroyCommand(s),
 			backendCommand(s), locksCommand(s), unlockCommand(s), snapshotCommand(s),
-			unbuilt("state", "check and repair digest, lineage and serial", "verify", "repair"),
+			stateCommand(s),
 			doctorCommand(s),
 			settleCommand(s),
 			unbuilt("report", "write the HTML report of a run"),

@@ -215,6 +215,9 @@ func (r *run) follow(ctx context.Context, show *view) error {
 // stillborn ends a run whose engine did not.
 func (r *run) stillborn(ctx context.Context, show *view, err error) error {
 	t := tell(ctx, err)
+	if !show.hasBegun() {
+		show.Emit(event.RunStarted{Command: r.command, Version: Version, Directory: r.set.dir})
+	}
 	show.Emit(event.RunFinished{Status: statusOf(t.code), ExitCode: t.code, Error: t.msg, Hint: t.hint, Seconds: time.Since(r.started).Seconds()})
 	return &codeError{code: t.code, msg: t.msg, hint: t.hint}
 }
@@ -240,6 +243,7 @@ type view struct {
 	system    *ci.GitHub
 
 	mu     sync.Mutex
+	begun  bool
 	at     string // the stage that began last
 	failed string // what the error diagnostics said
 	end    *event.RunFinished
@@ -265,6 +269,8 @@ func (v *view) Emit(e event.Event) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch e := e.(type) {
+	case event.RunStarted:
+		v.begun = true
 	case event.StageStarted:
 		v.at = e.Stage
 	case event.Diagnostic:
@@ -294,6 +300,12 @@ func (v *view) told(text string) bool {
 		}
 	}
 	return false
+}
+
+func (v *view) hasBegun() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.begun
 }
 
 func (v *view) stage() string {

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/urfave/cli/v2"
-
 )
 
 func checkCommand(s Streams) *cli.Command {
@@ -69,7 +68,7 @@ func applyCommand(s Streams) *cli.Command {
 		Flags:       append(append(append(common(), terraformFlags()...), guardFlags()...), setupFlag(), noDetachFlag()),
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 1 {
-				return usagef("apply takes one plan file, not %d", c.NArg())
+				return usagef(c, "apply takes one plan file, not %d", c.NArg())
 			}
 			saved := c.Args().First()
 			return reported(c, s, func(r *run) error { return r.canBeApproved(saved) },
@@ -110,6 +109,9 @@ func (r *run) canBeApproved(saved string) error {
 
 // apply runs the whole sequence for apply and destroy.
 func (r *run) apply(ctx context.Context, saved string) error {
+	if err := r.set.noErrored(); err != nil {
+		return err
+	}
 	p, t, err := r.pipeline(ctx, saved, r.command)
 	if err != nil {
 		return err

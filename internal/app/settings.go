@@ -38,13 +38,18 @@ const (
 	unlockProven   = "proven"
 )
 
+// otherDir is the hint where a directory cannot be what was meant.
+const otherDir = "name the configuration's directory with -C DIR"
+
 func newSettings(c *cli.Context, s Streams) (*settings, error) {
 	dir, err := filepath.Abs(c.String("chdir"))
 	if err != nil {
-		return nil, usagef("--chdir: %v", err)
+		return nil, usagef(c, "--chdir: %v", err)
 	}
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return nil, usagef("--chdir %s: no such directory", dir)
+	if info, err := os.Stat(dir); err != nil {
+		return nil, &usageError{msg: fmt.Sprintf("--chdir %s: no such directory", dir), hint: otherDir}
+	} else if !info.IsDir() {
+		return nil, &usageError{msg: fmt.Sprintf("--chdir %s: not a directory", dir), hint: otherDir}
 	}
 	started, err := os.Getwd()
 	if err != nil {
@@ -103,7 +108,7 @@ func (set *settings) policy() lock.Policy {
 func (set *settings) unlockStale() (string, error) {
 	when := or(set, "unlock-stale", asString, set.file.Locks.UnlockStale, unlockApproved)
 	if !slices.Contains([]string{unlockNever, unlockApproved, unlockProven}, when) {
-		return "", usagef("--unlock-stale %q: it is never, approved or proven", when)
+		return "", usagef(set.cli, "--unlock-stale %q: it is never, approved or proven", when)
 	}
 	return when, nil
 }
@@ -115,17 +120,46 @@ func (set *settings) guard() (pipeline.Guard, error) {
 	}
 	for _, glob := range g.Protect {
 		if strings.TrimSpace(glob) == "" {
-			return g, usagef("--protect: an empty glob protects nothing")
+			return g, usagef(set.cli, "--protect: an empty glob protects nothing")
 		}
 	}
 	if set.cli.IsSet("max-deletes") || set.file.Guard.MaxDeletes != nil {
 		n := or(set, "max-deletes", asInt, set.file.Guard.MaxDeletes, 0)
 		if n < 0 {
-			return g, usagef("--max-deletes %d: it is 0 or more", n)
+			return g, usagef(set.cli, "--max-deletes %d: it is 0 or more", n)
 		}
 		g.MaxDeletes = &n
 	}
 	return g, nil
+}
+
+// checkNumbers refuses what flags and the environment can say and nobody can
+// mean; the file's numbers are checked where it is read.
+func (set *settings) checkNumbers() error {
+	for _, name := range []string{"wait", "lock-timeout"} {
+		if d := set.cli.Duration(name); d < 0 {
+			return usagef(set.cli, "--%s %s: it is 0 or more", name, d)
+		}
+	}
+	if n := set.cli.Int("parallelism"); set.cli.IsSet("parallelism") && n < 1 {
+		return usagef(set.cli, "--parallelism %d: it is 1 or more", n)
+	}
+	return nil
+}
+
+// checkOut refuses a --out that no file can be written to, before a plan is made.
+func (set *settings) checkOut() error {
+	out := set.outFile()
+	if out == "" {
+		return nil
+	}
+	if info, err := os.Stat(filepath.Dir(out)); err != nil || !info.IsDir() {
+		return usagef(set.cli, "--out %s: there is no such directory", set.cli.String("out"))
+	}
+	if info, err := os.Stat(out); err == nil && !info.Mode().IsRegular() {
+		return usagef(set.cli, "--out %s: there is something that is not a file", set.cli.String("out"))
+	}
+	return nil
 }
 
 func (set *settings) planMaxAge() time.Duration {

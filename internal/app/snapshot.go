@@ -79,7 +79,7 @@ func createSnapshot(ctx context.Context, s Streams, set *settings, t *target) er
 	store := t.snapshots(set, snapshot.Options{Run: r.id, Commit: r.commit(ctx)})
 	h, err := store.Head(ctx)
 	if err != nil {
-		return err
+		return &keptError{err}
 	}
 	if !h.Exists {
 		return &codeError{code: ExitSnapshot, msg: fmt.Sprintf("%s has no state yet: there is nothing to copy", t.addr), hint: "tfguard apply"}

@@ -49,6 +49,9 @@ func (c *checker) Init(ctx context.Context) error {
 	if err != nil || selected == c.t.addr.Workspace {
 		return err
 	}
+	if c.create {
+		c.t.locking.Store(true) // terraform locks the new workspace's state
+	}
 	if err := c.SelectWorkspace(ctx, c.t.addr.Workspace, c.create); err != nil {
 		return fmt.Errorf("select workspace %s: %w", c.t.addr.Workspace, err)
 	}

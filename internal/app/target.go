@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/md5"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -21,6 +23,7 @@ import (
 	"github.com/tfguard/tfguard/internal/backend/discover"
 	"github.com/tfguard/tfguard/internal/backend/setup"
 	"github.com/tfguard/tfguard/internal/ci"
+	"github.com/tfguard/tfguard/internal/event"
 	"github.com/tfguard/tfguard/internal/lock"
 	"github.com/tfguard/tfguard/internal/lock/audit"
 	"github.com/tfguard/tfguard/internal/lock/dynamolock"
@@ -72,6 +75,8 @@ type target struct {
 	runs ci.Runs // nil where no CI system can be asked
 	self string  // this run's id: its own holder record is no evidence
 
+	locking lockWatch
+
 	mu   sync.Mutex
 	seen *lock.HolderSeen // at the last Observe
 }
@@ -100,6 +105,10 @@ func (set *settings) target(ctx context.Context) (*target, error) {
 		Dir: set.dir, BackendConfig: set.backendConfig(), Fallback: set.file.Backend.Attrs, Env: os.Getenv,
 		Tofu: strings.HasPrefix(filepath.Base(or(set, "terraform-bin", asString, set.file.Terraform.Bin, "")), "tofu"),
 	})
+	var flag *discover.FlagError
+	if errors.As(err, &flag) {
+		err = usagef(set.cli, "%v", err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +117,11 @@ func (set *settings) target(ctx context.Context) (*target, error) {
 	}
 	workspace, err := discover.Workspace(set.dataDir(), set.cli.String("workspace"), os.Getenv)
 	if err != nil {
-		return nil, &usageError{msg: err.Error()}
+		var name *discover.WorkspaceError
+		if errors.As(err, &name) {
+			err = usagef(set.cli, "%v", err)
+		}
+		return nil, err
 	}
 	t := &target{found: found, dataDir: set.dataDir(), policy: set.policy()}
 	if t.addr, err = found.Settings.Address(workspace); err != nil {
@@ -199,9 +212,11 @@ func (t *target) Observe(ctx context.Context) (lock.Verdict, error) {
 	for _, e := range v.Locks {
 		if undecided(e) {
 			runs, err := t.runs.Around(ctx, e.Info.Created)
-			if err == nil {
-				ev.Runs = append(ev.Runs, runs...)
+			if err != nil {
+				ev.Runs = nil // those of another lock's time are not all of this one's
+				break
 			}
+			ev.Runs = append(ev.Runs, runs...)
 		}
 	}
 	return lock.Classify(t.addr.String(), there, ev, t.policy, time.Now()), nil
@@ -282,6 +297,16 @@ func (t *target) backend() *setup.Backend {
 	b := setup.New(t.clients.S3, t.clients.DynamoDB, t.addr, t.found.Settings)
 	b.Owner = t.clients.AccountID
 	return b
+}
+
+// lockWatch is set once a run comes to where terraform takes the lock.
+type lockWatch struct{ atomic.Bool }
+
+// Emit implements event.Sink.
+func (w *lockWatch) Emit(e event.Event) {
+	if s, ok := e.(event.StageStarted); ok && (s.Stage == string(pipeline.Plan) || s.Stage == string(pipeline.Apply)) {
+		w.Store(true)
+	}
 }
 
 // confirm compares what was read from the configuration with what terraform

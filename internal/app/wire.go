@@ -1,7 +1,10 @@
 package app
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -11,6 +14,7 @@ import (
 	"github.com/tfguard/tfguard/internal/engine"
 	"github.com/tfguard/tfguard/internal/event"
 	"github.com/tfguard/tfguard/internal/pipeline"
+	"github.com/tfguard/tfguard/internal/planfile"
 	"github.com/tfguard/tfguard/internal/snapshot"
 	"github.com/tfguard/tfguard/internal/terraform"
 )
@@ -30,6 +34,9 @@ func (r *run) pipeline(ctx context.Context, saved, what string) (*pipeline.Pipel
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := cmp.Or(set.checkNumbers(), set.checkOut(), checkPlan(saved)); err != nil {
+		return nil, nil, err
+	}
 	t, err := set.target(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -40,12 +47,13 @@ func (r *run) pipeline(ctx context.Context, saved, what string) (*pipeline.Pipel
 	}
 	keep := &keeper{t: t, run: r, required: set.file.Locks.Holder != nil && *set.file.Locks.Holder == "required", lost: r.cancel}
 	r.sink.add(keep)
+	r.sink.add(&t.locking)
 	if r.folder == nil { // an engine has one
 		if r.folder, err = engine.NewRun(set.dir, r.id); err != nil {
 			return nil, nil, err
 		}
 	}
-	tf, err := r.terraform(ctx, what, keep.Locked)
+	tf, err := r.terraform(ctx, what, keep)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -74,8 +82,20 @@ func (r *run) pipeline(ctx context.Context, saved, what string) (*pipeline.Pipel
 	}, t, nil
 }
 
+// checkPlan refuses a file that is no plan of tfguard's, before anything runs.
+func checkPlan(saved string) error {
+	if saved == "" {
+		return nil
+	}
+	_, _, err := planfile.Read(saved)
+	if err != nil {
+		return fmt.Errorf("%s: %w", saved, err)
+	}
+	return nil
+}
+
 // terraform finds the binary and sets up how it is called.
-func (r *run) terraform(ctx context.Context, what string, locked func(id string)) (*terraform.Terraform, error) {
+func (r *run) terraform(ctx context.Context, what string, keep *keeper) (*terraform.Terraform, error) {
 	set, c, f := r.set, r.set.cli, r.set.file.Terraform
 	bin, err := terraform.Find(ctx, terraform.Search{
 		Bin:      or(set, "terraform-bin", asString, f.Bin, ""),
@@ -83,6 +103,9 @@ func (r *run) terraform(ctx context.Context, what string, locked func(id string)
 		CacheDir: cacheDir(),
 		Report:   func(s string) { r.sink.Emit(event.Output{Source: "check", Text: s}) },
 	})
+	if errors.Is(err, terraform.ErrWanted) {
+		return nil, usagef(c, "%v", err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +126,7 @@ func (r *run) terraform(ctx context.Context, what string, locked func(id string)
 		Destroy:     what == "destroy" || c.Bool("destroy"),
 		LockTimeout: or(set, "lock-timeout", asDuration, f.LockTimeout, 0),
 		Log:         r.folder,
-		LockLog:     r.folder.LockLog(), Locked: locked,
+		LockLog:     r.folder.LockLog(), Locked: keep.Locked, Undigested: keep.undigested,
 	}, r.sink), nil
 }
 

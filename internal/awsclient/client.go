@@ -104,6 +104,9 @@ func New(ctx context.Context, s backend.Settings, o Options) (*Clients, error) {
 	// The account is asked for lazily: see AccountID.
 	lazy := *r.base
 	lazy.SkipCredsValidation = true
+	// Only so does the SDK's log, which else goes to stderr, go to a logger that
+	// there is none of.
+	lazy.SuppressDebugLog = false
 	_, cfg, diags := awsbase.GetAwsConfig(ctx, &lazy)
 	if err := firstError(diags, r.base); err != nil {
 		return nil, err
@@ -113,6 +116,9 @@ func New(ctx context.Context, s backend.Settings, o Options) (*Clients, error) {
 	}
 	cfg.HTTPClient = &boundedClient{next: cfg.HTTPClient, idle: o.AttemptTimeout}
 	cfg.APIOptions = append(cfg.APIOptions, func(stack *middleware.Stack) error {
+		// Of the library's own log, which reads all bodies.
+		_, _ = stack.Initialize.Remove("TF_AWS_LogAttributeExtractor")
+		_, _ = stack.Deserialize.Remove("TF_AWS_RequestResponseLogger")
 		return stack.Initialize.Add(&deadline{limit: o.RequestTimeout}, middleware.Before)
 	})
 	cfg.Logger, cfg.ClientLogMode = logging.Nop{}, 0

@@ -66,7 +66,7 @@ func Explain(err error, resource string) error {
 			p.Kind = backend.Expired
 		case errors.As(err, &empty), strings.Contains(err.Error(), "get identity:"):
 			p.Kind = backend.NoCreds
-		case strings.Contains(err.Error(), "invalid bucket name"):
+		case strings.Contains(err.Error(), "invalid bucket name"), strings.Contains(err.Error(), "resolve endpoint:"):
 			p.Kind = backend.Unusable
 		}
 		return p
@@ -136,7 +136,7 @@ func kindOf(code string, status int, op call) backend.Kind {
 		return backend.Missing
 	case "BucketAlreadyExists":
 		return backend.Foreign
-	case "InvalidBucketName":
+	case "InvalidBucketName", "ValidationException": // DynamoDB's for a table's name, or its key
 		return backend.Unusable
 	case "PermanentRedirect", "AuthorizationHeaderMalformed", "MovedPermanently", "TemporaryRedirect",
 		"IllegalLocationConstraintException":
@@ -300,4 +300,33 @@ func (c call) action() string {
 		}
 	}
 	return c.service + ":" + name
+}
+
+var (
+	deniedCall = regexp.MustCompile(`operation error (S3|DynamoDB): ([A-Za-z0-9]+), .*StatusCode: (?:403|400), .*api error (?:AccessDenied|AccessDeniedException|Forbidden)\b`)
+	saidObject = regexp.MustCompile(`object "([^"\s]+)" in S3 bucket "([^"\s]+)"`)
+	saidBucket = regexp.MustCompile(`S3 bucket "([^"\s]+)"`)
+)
+
+// DeniedIn finds a denied permission in what another program, such as
+// terraform, says of a request that it made with the same SDK: the action, and
+// the resource where the text names it.
+func DeniedIn(text string) (action, resource string, found bool) {
+	m := deniedCall.FindStringSubmatch(text)
+	if m == nil {
+		return "", "", false
+	}
+	action, resource = call{service: strings.ToLower(m[1]), name: m[2]}.action(), "what it names"
+	if o := saidObject.FindStringSubmatch(text); o != nil {
+		resource = ObjectName(o[2], o[1])
+	} else if b := saidBucket.FindStringSubmatch(text); b != nil {
+		resource = BucketName(b[1])
+	}
+	if said := deniedAction.FindStringSubmatch(text); said != nil {
+		action = said[1]
+		if said[2] != "" {
+			resource = strings.Trim(said[2], `".`)
+		}
+	}
+	return action, quote.Line(resource, 200), true
 }

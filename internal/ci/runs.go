@@ -30,11 +30,10 @@ type Runs interface {
 	// sight of: whoever asks has to see that the holder's heartbeat ran out too.
 	Run(ctx context.Context, r lock.CIRun) (lock.RunSeen, error)
 	// Around lists the runs of this repository that could have taken a lock at
-	// that time, this run itself left out. Every run that is not over is among
-	// them, or one is that answers the question all the same, or it is an error;
-	// of those that are over some may be missing. The window of a run that goes
-	// on is opened by a minute, since the clock of the machine that took the lock
-	// may be behind.
+	// that time, this run itself left out. It is an error where one that goes on
+	// may be missing while none is listed; of those that are over some may be
+	// missing. The window of a run that goes on is opened by a minute, since the
+	// clock of the machine that took the lock may be behind.
 	Around(ctx context.Context, at time.Time) ([]lock.RunSeen, error)
 }
 
@@ -49,6 +48,7 @@ func NewRuns(getenv func(string) string) Runs {
 	return newRuns(getenv, bounds{
 		whole: 10 * time.Second,
 		pause: 500 * time.Millisecond,
+		keep:  time.Minute,
 		way:   &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, IdleConnTimeout: 30 * time.Second, MaxIdleConnsPerHost: 8},
 	})
 }
@@ -57,6 +57,7 @@ func NewRuns(getenv func(string) string) Runs {
 type bounds struct {
 	whole time.Duration // for a question with all its requests
 	pause time.Duration // before its only retry
+	keep  time.Duration // for which GitHub's answers are used again
 	way   http.RoundTripper
 }
 

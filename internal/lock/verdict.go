@@ -277,18 +277,27 @@ func (v Verdict) OnlyOf(id string) bool {
 	return len(v.Locks) > 0 && !slices.ContainsFunc(v.Locks, func(e Entry) bool { return e.Info.ID != id || e.Status == Unclear })
 }
 
-// Same reports whether both verdicts are on the same lock records, byte for
-// byte, whatever they conclude.
-func (v Verdict) Same(o Verdict) bool {
-	prints := func(v Verdict) []string {
-		var out []string
+// Alike reports whether both verdicts say the same of the same locks and
+// holders, at the same stage. That a heartbeat has come in between, or that
+// time has passed, makes no difference.
+func (v Verdict) Alike(o Verdict) bool {
+	says := func(v Verdict) []string {
+		out := []string{string(v.Status)}
 		for _, e := range v.Locks {
-			out = append(out, e.Observation.Fingerprint())
+			id := e.Info.ID
+			if id == "" && e.Observation.Store != Holder { // a holder's record changes with each heartbeat
+				id = e.Observation.Fingerprint()
+			}
+			said := fmt.Sprintf("%q", []string{string(e.Observation.Store), id, string(e.Status), string(e.Confidence), e.Info.Operation})
+			if e.Run != nil {
+				said += fmt.Sprintf("%q", *e.Run)
+			}
+			out = append(out, said)
 		}
 		slices.Sort(out)
 		return out
 	}
-	return slices.Equal(prints(v), prints(o))
+	return slices.Equal(says(v), says(o))
 }
 
 // Report is a verdict as `locks --json` prints it: what printers and outputs

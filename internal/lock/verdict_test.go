@@ -318,3 +318,36 @@ func TestReportCounts(t *testing.T) {
 		})
 	}
 }
+
+// Who waits is told of what changes, and not of every heartbeat.
+func TestAlike(t *testing.T) {
+	judge := func(h *HolderSeen, seen ...Observation) Verdict {
+		return Classify("s", seen, Evidence{Holder: h}, DefaultPolicy(), now)
+	}
+	beat := func(h *HolderSeen) { h.Raw = []byte("other bytes") }
+	for _, c := range []struct {
+		sentence string
+		a, b     Verdict
+		want     bool
+	}{
+		{"nothing twice", judge(nil), judge(nil), true},
+		{"the same lock a minute later", judge(nil, inTable(idA, time.Minute)), judge(nil, inTable(idA, 2*time.Minute)), true},
+		{"a holder and its next heartbeat", judge(holder("", time.Second)), judge(holder("", 9*time.Second, beat)), true},
+		{"an unreadable holder and its next heartbeat", judge(holder("", time.Second, damaged("?"))), judge(holder("", time.Second, damaged("?"), beat)), true},
+		{"two stores in the other order", judge(nil, inTable(idA, time.Minute), inBucket(idB, time.Minute)), judge(nil, inBucket(idB, time.Minute), inTable(idA, time.Minute)), true},
+		{"a lock that became stale", judge(nil, inTable(idA, time.Minute)), judge(nil, inTable(idA, time.Hour)), false},
+		{"a lock that is gone", judge(nil, inTable(idA, time.Minute)), judge(nil), false},
+		{"another lock", judge(nil, inTable(idA, time.Minute)), judge(nil, inTable(idB, time.Minute)), false},
+		{"the same lock in another store", judge(nil, inTable(idA, time.Minute)), judge(nil, inBucket(idA, time.Minute)), false},
+		{"other garbage", judge(nil, raw(S3, "a")), judge(nil, raw(S3, "b")), false},
+		{"the next stage", judge(holder("", time.Second, at("plan"))), judge(holder("", time.Second, at("apply"))), false},
+		{"a lock whose holder became known", judge(nil, inTable(idA, time.Minute)), judge(holder(idA, time.Second), inTable(idA, time.Minute)), false},
+		{"a CI run that ended", judge(holder(idA, time.Minute, ofCI(Alive, "in_progress", "")), inTable(idA, time.Minute)), judge(holder(idA, time.Minute, ofCI(Over, "completed", "failure")), inTable(idA, time.Minute)), false},
+	} {
+		t.Run(c.sentence, func(t *testing.T) {
+			if got, back := c.a.Alike(c.b), c.b.Alike(c.a); got != c.want || back != c.want {
+				t.Errorf("%v and, the other way round, %v; want %v", got, back, c.want)
+			}
+		})
+	}
+}

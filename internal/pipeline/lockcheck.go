@@ -106,7 +106,7 @@ func (p *Pipeline) awaitLock(ctx context.Context, until time.Time) (lock.Verdict
 		if err != nil {
 			return v, err
 		}
-		if first || !v.Same(last) {
+		if first || !v.Alike(last) {
 			p.Sink.Emit(event.Lock{Report: v.Report()})
 		}
 		last = v

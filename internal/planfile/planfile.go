@@ -30,6 +30,9 @@ import (
 // ErrNotPlan is wrapped where a file is no plan that terraform saved.
 var ErrNotPlan = errors.New("not a saved plan")
 
+// ErrNoFile is wrapped where a plan file cannot be opened.
+var ErrNoFile = errors.New("no plan file")
+
 // ErrUnbound is wrapped where a plan was saved by terraform itself: nothing
 // tells which state, configuration and workspace it is for.
 var ErrUnbound = errors.New("the plan was not saved by tfguard")
@@ -81,6 +84,12 @@ func Head(path string) (state.Head, error) {
 }
 
 func open(path string) (*zip.ReadCloser, error) {
+	// Opening a pipe would wait for somebody to write.
+	if info, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("read plan file: %w: %w", ErrNoFile, err)
+	} else if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("read plan file: %w: %s is not a regular file", ErrNotPlan, path)
+	}
 	z, err := zip.OpenReader(path)
 	if errors.Is(err, zip.ErrFormat) || errors.Is(err, zip.ErrAlgorithm) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("read plan file: %w: %v", ErrNotPlan, err)

@@ -45,8 +45,8 @@ type RestoreOptions struct {
 	AllowLineageChange bool    // restore another state's history over this one
 	Report             func(step string)
 	// Locking is told the ID of the lock before it is taken: a record of it that
-	// exists by then names the holder of what a kill leaves.
-	Locking func(id string)
+	// exists by then names the holder of what a kill leaves. Its error ends all.
+	Locking func(id string) error
 }
 
 func (o RestoreOptions) withDefaults() RestoreOptions {
@@ -56,7 +56,7 @@ func (o RestoreOptions) withDefaults() RestoreOptions {
 		o.Report = func(string) {}
 	}
 	if o.Locking == nil {
-		o.Locking = func(string) {}
+		o.Locking = func(string) error { return nil }
 	}
 	return o
 }
@@ -184,7 +184,9 @@ func (r *restore) underLock(ctx context.Context, do func() error) (err error) {
 	if err != nil {
 		return err
 	}
-	r.o.Locking(id)
+	if err := r.o.Locking(id); err != nil {
+		return err
+	}
 	r.locked = len(r.o.Locks) > 0
 	release, err := r.take(ctx, r.o.Locks, raw)
 	if err != nil {
@@ -372,6 +374,9 @@ func (c *Content) Head() state.Head {
 
 // SHA256 of the content, in hexadecimal digits.
 func (c *Content) SHA256() string { return c.sha256 }
+
+// MD5 of the content, which is what terraform keeps as the digest.
+func (c *Content) MD5() string { return c.md5 }
 
 // fetch reads a snapshot and refuses one that is not what it was when it was made.
 func (s *Store) fetch(ctx context.Context, sn Snapshot) (*Content, error) {

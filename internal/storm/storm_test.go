@@ -27,6 +27,9 @@ func TestStorm(t *testing.T) {
 		t.Run("at each stage", func(t *testing.T) { t.Parallel(); w.atEachStage(t) })
 		t.Run("at the start", func(t *testing.T) { t.Parallel(); w.atTheStart(t) })
 		t.Run("at a random moment", func(t *testing.T) { t.Parallel(); w.atRandom(t) })
+		t.Run("all is killed", func(t *testing.T) { t.Parallel(); w.allKilled(t) })
+		t.Run("a part is killed", func(t *testing.T) { t.Parallel(); w.partKilled(t) })
+		t.Run("terraform misbehaves", func(t *testing.T) { t.Parallel(); w.misbehaves(t) })
 	})
 	w.figures.log(t)
 }
@@ -280,9 +283,6 @@ func (y *yard) runner(script string, shell ...string) {
 		left.kill(syscall.SIGKILL)
 	}
 	y.clean(-1)
-	if end, ok := y.result(); !ok || end.ExitCode != 130 && end.ExitCode != 0 {
-		y.Errorf("the run came to %+v", end)
-	}
 }
 
 // sameEnvironment holds that engine, terraform and provider have the step's

@@ -21,7 +21,7 @@ import (
 // may leave the lock. The error of an apply that was interrupted and ended well
 // all the same is nil.
 func (t *Terraform) Apply(ctx context.Context, file string) error {
-	tf, err := t.value(ctx)
+	tf, err := t.value()
 	if err != nil {
 		return err
 	}

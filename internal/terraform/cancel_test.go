@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/terraform-exec/tfexec"
 )
 
 func TestApplyIsInterruptedOnceAndWaitedFor(t *testing.T) {
@@ -187,6 +189,18 @@ func TestCancelledBeforeTheStartStartsNothing(t *testing.T) {
 	}
 	if count(log(), "start") != 0 {
 		t.Errorf("%q", log())
+	}
+}
+
+// Where this fails after an update of terraform-exec, each command takes a
+// process more; nothing else is wrong.
+func TestTerraformExecAsksForNoVersion(t *testing.T) {
+	tf, err := tfexec.NewTerraform(t.TempDir(), "no-such-terraform")
+	if err != nil || !assume(tf) {
+		t.Fatalf("its version has no place, %v", err)
+	}
+	if v, _, err := tf.Version(t.Context(), false); err != nil || v.String() != "1.0.0" {
+		t.Errorf("it takes the binary for %v, %v", v, err)
 	}
 }
 

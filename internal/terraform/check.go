@@ -36,7 +36,7 @@ func (e *UnformattedError) Error() string {
 // Fmt checks the format of the files in the directory itself, changing none.
 // Where one is not formatted the error is an *UnformattedError.
 func (t *Terraform) Fmt(ctx context.Context) error {
-	tf, err := t.value(ctx)
+	tf, err := t.value()
 	if err != nil {
 		return err
 	}
@@ -70,15 +70,26 @@ func (t *Terraform) Init(ctx context.Context) error {
 	for _, b := range t.o.BackendConfig {
 		o = append(o, tfexec.BackendConfig(b))
 	}
-	return t.text(ctx, "init", t.o.KillAfter != 0, func(ctx context.Context, tf *tfexec.Terraform, _ io.Writer) error {
+	err := t.text(ctx, "init", t.o.KillAfter != 0, func(ctx context.Context, tf *tfexec.Terraform, _ io.Writer) error {
 		return tf.Init(ctx, o...)
 	})
+	if _, none := os.Stat(t.dataDir()); err == nil && none != nil {
+		_, err = t.Version(ctx) // what leaves nothing behind may be no terraform
+	}
+	return err
+}
+
+func (t *Terraform) dataDir() string {
+	if t.o.DataDir != "" {
+		return t.o.DataDir
+	}
+	return filepath.Join(t.o.Dir, ".terraform")
 }
 
 // text runs a command that prints text for people: each line becomes an Output,
 // and what looks like a diagnostic one.
 func (t *Terraform) text(ctx context.Context, name string, mayKill bool, call func(context.Context, *tfexec.Terraform, io.Writer) error) error {
-	tf, err := t.value(ctx)
+	tf, err := t.value()
 	if err != nil {
 		return err
 	}
@@ -123,11 +134,7 @@ func (t *Terraform) SelectWorkspace(ctx context.Context, name string, create boo
 // selected reads the current workspace as terraform does
 // (terraform internal/command/meta.go, WorkspaceOverridden and Workspace).
 func (t *Terraform) selected() string {
-	dir := t.o.DataDir
-	if dir == "" {
-		dir = filepath.Join(t.o.Dir, ".terraform")
-	}
-	f, err := os.Open(filepath.Join(dir, "environment"))
+	f, err := os.Open(filepath.Join(t.dataDir(), "environment"))
 	if err != nil {
 		return "default"
 	}
@@ -142,7 +149,7 @@ func (t *Terraform) selected() string {
 // Validate checks the configuration. It emits every diagnostic; where there is
 // an error among them it returns a *Failure.
 func (t *Terraform) Validate(ctx context.Context) error {
-	tf, err := t.value(ctx)
+	tf, err := t.value()
 	if err != nil {
 		return err
 	}
@@ -193,7 +200,7 @@ func validation(out []byte, add func(event.Diagnostic)) (valid, ok bool) {
 // Show gives a plan file as text for people, with sensitive values redacted and
 // without colour, of at most 4 MiB.
 func (t *Terraform) Show(ctx context.Context, file string) (string, error) {
-	tf, err := t.value(ctx)
+	tf, err := t.value()
 	if err != nil {
 		return "", err
 	}

@@ -35,13 +35,21 @@ func (f *Failure) OwnLock() string { return f.own }
 
 // OnlyNotReleased reports whether the command did all of its work but for the
 // release of its lock.
-func (f *Failure) OnlyNotReleased() bool {
+func (f *Failure) OnlyNotReleased() bool { return f.only(markNotReleased) }
+
+// OnlyNotSaved reports whether the command did all of its work but for writing
+// the state, and perhaps releasing its lock.
+func (f *Failure) OnlyNotSaved() bool { return f.only(markNotSaved | markNotReleased) }
+
+// only reports whether every error has one of the marks, and there is one.
+func (f *Failure) only(marks mark) bool {
 	errors := 0
 	for _, d := range f.Diagnostics {
 		if d.Severity == "error" {
-			if errors++; marksOf(d) != markNotReleased {
+			if m := marksOf(d); m == 0 || m&^marks != 0 {
 				return false
 			}
+			errors++
 		}
 	}
 	return errors > 0 && f.ExitCode >= 0

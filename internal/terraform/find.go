@@ -43,6 +43,9 @@ type Binary struct {
 // ErrNoBinary is wrapped where no binary is found that fits.
 var ErrNoBinary = errors.New("no terraform binary")
 
+// ErrWanted is wrapped where Search.Version is neither a version nor a constraint.
+var ErrWanted = errors.New("neither a version nor a constraint")
+
 // Search says which binary is wanted.
 type Search struct {
 	Bin      string // a path, or a name in PATH such as tofu; empty: terraform in PATH
@@ -105,7 +108,11 @@ func Find(ctx context.Context, s Search) (Binary, error) {
 	if b, ok := s.cached(ctx, want); ok {
 		return b, nil
 	}
-	return s.install(ctx, want)
+	b, err = s.install(ctx, want)
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w: %w", ErrNoBinary, err)
+	}
+	return b, err
 }
 
 // named finds the binary that was asked for by name or path; another one in its
@@ -161,7 +168,7 @@ func parseWanted(text string) (wanted, error) {
 	}
 	c, err := version.NewConstraint(text)
 	if err != nil {
-		return wanted{}, fmt.Errorf("terraform version %q is neither a version nor a constraint", quote.Line(text, 100))
+		return wanted{}, fmt.Errorf("terraform version %q is %w", quote.Line(text, 100), ErrWanted)
 	}
 	return wanted{constraints: c}, nil
 }

@@ -1,7 +1,10 @@
 package terraform
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,15 +19,21 @@ import (
 // versions may not: then the ID is not known.
 var lockLine = regexp.MustCompile(`backend-s3: Attempting to lock remote state[^\n]*? tf_backend\.lock\.id=([0-9A-Za-z-]{1,128}) `)
 
+// digestLine is what the S3 backend logs, and nothing more, where it has
+// written the state and could not write its digest (the same file, putMD5).
+var digestLine = []byte("[WARN]  failed to record state serial in dynamodb")
+
 // lockLog bounds: how often the log is read, and how much of it.
 const (
 	lockLogEvery = 100 * time.Millisecond
-	lockLogMost  = 1 << 20 // bytes; terraform locks within the first few KiB
+	lockLogMost  = 1 << 20  // bytes; terraform locks within the first few KiB
+	digestMost   = 64 << 20 // bytes of the log that are searched for digestLine at the end
 )
 
 // watchLock makes terraform log to Options.LockLog, and tells Options.Locked the
 // lock ID that this process takes as soon as it is there. The function that it
-// returns ends the watching and gives the ID, empty where it is not known.
+// returns ends the watching and gives the ID, empty where it is not known; it
+// tells Options.Undigested where the digest was not written.
 func (t *Terraform) watchLock(tf *tfexec.Terraform) (func() string, error) {
 	if t.o.LockLog == "" {
 		return func() string { return "" }, nil
@@ -73,6 +82,31 @@ func (t *Terraform) watchLock(tf *tfexec.Terraform) (func() string, error) {
 	}()
 	return func() string {
 		stop()
-		return <-found
+		id := <-found
+		if t.o.Undigested != nil && undigested(t.o.LockLog) {
+			t.o.Undigested()
+		}
+		return id
 	}, nil
+}
+
+// undigested reports whether the log says that a digest was not written. One
+// that was written later all the same is for the caller to find.
+func undigested(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	in := bufio.NewReaderSize(io.LimitReader(f, digestMost), 64<<10)
+	for whole := true; ; {
+		line, err := in.ReadSlice('\n')
+		if whole && bytes.Contains(line[:min(len(line), 256)], digestLine) {
+			return true
+		}
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return false
+		}
+		whole = err == nil
+	}
 }

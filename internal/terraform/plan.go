@@ -18,7 +18,7 @@ import (
 //
 // A cancel interrupts it once, and again after Options.InterruptAgain.
 func (t *Terraform) Plan(ctx context.Context, out string) (event.Plan, error) {
-	tf, err := t.value(ctx)
+	tf, err := t.value()
 	if err != nil {
 		return event.Plan{}, err
 	}

@@ -2,6 +2,7 @@ package terraform
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"sync"
 
@@ -75,6 +76,8 @@ func (l *lines) end() {
 type message struct {
 	Message    string          `json:"@message"`
 	Type       string          `json:"type"`
+	Terraform  string          `json:"terraform"` // its version, where that is the type
+	Tofu       string          `json:"tofu"`      // the same
 	Diagnostic *jsonDiagnostic `json:"diagnostic"`
 	Change     *struct {
 		Resource resource `json:"resource"`
@@ -111,6 +114,9 @@ func (t *Terraform) messages(source string, diags *diagnostics, handle func(mess
 		case len(bytes.TrimSpace(line)) == 0:
 		case cut || json.Unmarshal(line, &m) != nil || m.Type == "":
 			t.say(source, string(line), true)
+		case m.Type == "version":
+			t.learn(cmp.Or(m.Terraform, m.Tofu))
+			handle(m)
 		case m.Diagnostic != nil:
 			diags.add(m.Diagnostic.event())
 		default:

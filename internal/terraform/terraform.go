@@ -18,9 +18,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"reflect"
 	"sync"
 	"time"
 
+	"github.com/hashicorp/go-version"
 	"github.com/hashicorp/terraform-exec/tfexec"
 
 	"github.com/tfguard/tfguard/internal/event"
@@ -54,6 +56,9 @@ type Options struct {
 	// -var: remove it afterwards. Empty: the ID stays unknown.
 	LockLog string
 	Locked  func(id string)
+	// Undigested is told where the log says that terraform has written the state
+	// and not its digest, which it does not call a failure.
+	Undigested func()
 
 	// InterruptAgain is how long after the first interrupt a plan gets the
 	// second one, which frees its lock at once: a plan has nothing in flight.
@@ -72,10 +77,10 @@ type Terraform struct {
 	sink event.Sink
 	log  *safeWriter
 
-	version  flight                  // the one `terraform version`
-	template *tfexec.Terraform       // knows the version, runs nothing else
-	number   string                  // the version, such as 1.11.4
-	seen     *once[event.Diagnostic] // diagnostics that were emitted
+	asking flight                  // the one `terraform version`
+	mu     sync.Mutex              // for number
+	number string                  // the version, such as 1.11.4; empty: not known yet
+	seen   *once[event.Diagnostic] // diagnostics that were emitted
 }
 
 // New prepares a run of bin. It starts no process.
@@ -91,55 +96,79 @@ func New(bin Binary, o Options, sink event.Sink) *Terraform {
 	}
 	return &Terraform{
 		bin: bin, o: o, sink: sink, log: &safeWriter{w: o.Log},
-		version: newFlight(), seen: newOnce[event.Diagnostic](maxSeen),
+		asking: newFlight(), seen: newOnce[event.Diagnostic](maxSeen),
 	}
 }
 
-// Version is the number that `terraform version` prints, such as "1.11.4". It
-// starts at most one process for all commands of t: whoever knows early that
-// terraform will run may call it beside other work.
+// Version is the number of the terraform that runs, such as "1.11.4". A plan
+// and an apply tell it; before those it takes a process of its own, one at most.
 func (t *Terraform) Version(ctx context.Context) (string, error) {
-	err := t.version.do(ctx, func() error {
+	err := t.asking.do(ctx, func() error {
+		if t.known() != "" {
+			return nil
+		}
 		tf, err := tfexec.NewTerraform(t.o.Dir, t.bin.Path)
 		if err != nil {
 			return fmt.Errorf("prepare %s: %w", t.bin.Product, err)
 		}
-		c := command{name: "version", killAfter: t.o.KillAfter}
-		var number string
-		c.call = func(ctx context.Context, tf *tfexec.Terraform, _ io.Writer) error {
-			v, _, err := tf.Version(ctx, true)
-			if err == nil {
-				number = v.String()
-			}
-			return err
+		err = t.run(ctx, tf, command{
+			name: "version", killAfter: t.o.KillAfter,
+			call: func(ctx context.Context, tf *tfexec.Terraform, _ io.Writer) error {
+				v, _, err := tf.Version(ctx, true)
+				if err == nil {
+					t.learn(v.String())
+				}
+				return err
+			},
+		})
+		if err == nil && t.known() == "" {
+			err = fmt.Errorf("%s version was interrupted: %w", t.bin.Product, context.Canceled)
 		}
-		if err := t.run(ctx, tf, c); err != nil {
-			return err
-		}
-		if number == "" {
-			return fmt.Errorf("%s version was interrupted: %w", t.bin.Product, context.Canceled)
-		}
-		t.template, t.number = tf, number
-		return nil
+		return err
 	})
-	return t.number, err
+	return t.known(), err
+}
+
+func (t *Terraform) known() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.number
+}
+
+// learn remembers what terraform says of its version, where it is one.
+func (t *Terraform) learn(number string) {
+	if _, err := version.NewVersion(number); err != nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.number = number
 }
 
 // value gives a terraform-exec value of its own to one command, since its
-// writers stick to it, that knows the version already: each new one would start
-// `terraform version` for itself.
-func (t *Terraform) value(ctx context.Context) (*tfexec.Terraform, error) {
-	if _, err := t.Version(ctx); err != nil {
-		return nil, err
+// writers stick to it.
+func (t *Terraform) value() (*tfexec.Terraform, error) {
+	tf, err := tfexec.NewTerraform(t.o.Dir, t.bin.Path)
+	if err != nil {
+		return nil, fmt.Errorf("prepare %s: %w", t.bin.Product, err)
 	}
-	return clone(t.template), nil
+	assume(tf)
+	return tf, nil
 }
 
-// clone copies what p points to. The mutex in a tfexec.Terraform is free
-// whenever it is copied: the template is used under the flight alone.
-func clone[T any](p *T) *T {
-	c := *p
-	return &c
+// assume makes terraform-exec take the binary for the oldest terraform that has
+// all that is asked of it here. Each value would run `terraform version` before
+// its first command, in order to refuse flags that an older one does not have;
+// that one refuses them itself. Where a terraform-exec keeps the version
+// elsewhere than in this field, nothing happens and it asks.
+func assume(tf *tfexec.Terraform) (ok bool) {
+	field := reflect.ValueOf(tf).Elem().FieldByName("execVersion")
+	oldest := reflect.ValueOf(version.Must(version.NewVersion("1.0.0")))
+	if !field.IsValid() || field.Type() != oldest.Type() {
+		return false
+	}
+	reflect.NewAt(field.Type(), field.Addr().UnsafePointer()).Elem().Set(oldest)
+	return true
 }
 
 // flight runs a function until it has succeeded once; callers wait for the one

@@ -280,12 +280,9 @@ func (t *Text) progress(s string) {
 // answer prints text that the run was made for.
 func (t *Text) answer(s string) { t.safe(t.out, s) }
 
-func (t *Text) safe(to *stream, s string) {
-	if t.o.GitHub {
-		s = quote.Runner(s)
-	}
-	to.print(s)
-}
+// safe prints what a runner must not take for a command, also where nothing
+// says that one reads: a container in a job does not have the job's environment.
+func (t *Text) safe(to *stream, s string) { to.print(quote.Runner(s)) }
 
 // command writes a workflow command; the runner undoes the escapes
 // (actions/runner, ActionCommand.cs).

@@ -45,6 +45,12 @@ func (e *NotS3Error) Error() string {
 	return fmt.Sprintf("%s: the backend is %q, tfguard works with %q", place, quote.Line(e.Type, 50), "s3")
 }
 
+// FlagError is a value of --backend-config that cannot be used.
+type FlagError struct{ Err error }
+
+func (e *FlagError) Error() string { return e.Err.Error() }
+func (e *FlagError) Unwrap() error { return e.Err }
+
 // DuplicateError is a configuration with two backend blocks.
 type DuplicateError struct {
 	First, Second hcl.Range
@@ -91,7 +97,8 @@ type Found struct {
 // them is terraform's to tell.
 //
 // Errors: [ErrNoConfiguration], [ErrNoBackend], [*NotS3Error],
-// [*DuplicateError], and [*Error] for what cannot be parsed or evaluated.
+// [*DuplicateError], and [*Error] for what cannot be parsed or evaluated; in a
+// [*FlagError] where that is a value of --backend-config.
 func Discover(src Source) (Found, error) {
 	env := src.Env
 	if env == nil {
@@ -137,7 +144,7 @@ func Discover(src Source) (Found, error) {
 
 	warnings, err := merge(attrs, src.BackendConfig)
 	if err != nil {
-		return found, err
+		return found, &FlagError{err}
 	}
 	found.Warnings = append(found.Warnings, warnings...)
 	for _, name := range []string{"TF_CLI_ARGS", "TF_CLI_ARGS_init"} {

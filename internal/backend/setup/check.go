@@ -124,6 +124,8 @@ func bucketProblem(head, versioning error) error {
 		p := *second
 		p.Kind = backend.Foreign
 		return &p
+	case backend.Is(head, backend.Denied) && said && second.Kind == backend.Expired:
+		return versioning // an access key that AWS does not know is a 403 as well
 	case backend.Is(head, backend.Unreachable) && said && second.Kind != backend.Unreachable && second.Kind != backend.Denied:
 		return versioning
 	}
