@@ -42,7 +42,7 @@ type badRow struct {
 	mode     string // of locking; DynamoDB where empty
 	bare     bool   // neither bucket nor table is made
 	given    func(w *badWorld)
-	during   func(w *badWorld, p *os.Process) // while it runs
+	during   func(w *badWorld, p *os.Process) // while it runs; the time counts from its end
 	code     int
 	stderr   []string // each is in stderr
 	stdout   []string // each is in stdout, of the run for people
@@ -458,6 +458,7 @@ func (w *badWorld) run(row badRow) badResult {
 	w.must(nil, cmd.Start())
 	if row.during != nil {
 		row.during(w, cmd.Process)
+		began = time.Now() // what is bounded is the end after it
 	}
 	err := cmd.Wait()
 	r := badResult{code: cmd.ProcessState.ExitCode(), stdout: stdout.String(), stderr: stderr.String(), took: time.Since(began)}

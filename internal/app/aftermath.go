@@ -52,6 +52,13 @@ func (k *keeper) afterTerraform(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
+	var f *terraform.Failure
+	if errors.As(err, &f) && f.ExitCode < 0 {
+		k.mu.Lock()
+		flying := slices.Clone(k.flying)
+		k.mu.Unlock()
+		k.warnOf(f.Command+" did not end by itself", flying)
+	}
 	clean, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
 	defer stop()
 	left, readErr := k.ownLocks(clean)
@@ -64,8 +71,7 @@ func (k *keeper) afterTerraform(ctx context.Context, err error) error {
 		}
 		k.run.warn(fmt.Sprintf("terraform has ended and left its lock %s in %s: removed", e.Info.ID, e.Observation.Store), "")
 	}
-	var f *terraform.Failure
-	if errors.As(err, &f) && f.OnlyNotReleased() {
+	if f != nil && f.OnlyNotReleased() {
 		return nil
 	}
 	return err

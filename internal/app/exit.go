@@ -268,6 +268,9 @@ func problemHint(err error, otherwise string) string {
 	case backend.Denied:
 		return fmt.Sprintf("allow %s on %s to the role of this run", p.Action, p.Resource)
 	case backend.Expired:
+		if strings.Contains(p.Detail, "RequestTimeTooSkewed") {
+			return "set this machine's clock"
+		}
 		return "renew the credentials; aws sts get-caller-identity shows whose they are"
 	case backend.NoCreds:
 		return "set AWS_PROFILE or AWS_ACCESS_KEY_ID, or try without an account: --sandbox"

@@ -69,18 +69,20 @@ func (k *keeper) Take(ctx context.Context) error {
 // tellDeath names what a run that died had under way: those resources may
 // exist and be in no state.
 func (k *keeper) tellDeath(r lock.Record) {
-	text := fmt.Sprintf("run %s of %s ended uncleanly at stage %s", r.RunID, quote.Line(r.Who, 100), quote.Line(r.Stage, 30))
-	hint := ""
-	if len(r.InFlight) > 0 {
-		var names, commands []string
-		for _, a := range r.InFlight {
-			names = append(names, quote.Line(a, 200))
-			commands = append(commands, "terraform state show "+quote.Shell(quote.Line(a, 200)))
-		}
-		text += "; these resources were being changed and may exist without being in the state: " + strings.Join(names, ", ")
-		hint = strings.Join(commands, "; ")
+	k.warnOf(fmt.Sprintf("run %s of %s ended uncleanly at stage %s", r.RunID, quote.Line(r.Who, 100), quote.Line(r.Stage, 30)), r.InFlight)
+}
+
+// warnOf warns of something that left resources half changed.
+func (k *keeper) warnOf(text string, inFlight []string) {
+	var names, commands []string
+	for _, a := range inFlight {
+		names = append(names, quote.Line(a, 200))
+		commands = append(commands, "terraform state show "+quote.Shell(quote.Line(a, 200)))
 	}
-	k.run.warn(text, hint)
+	if len(names) > 0 {
+		text += "; these resources were being changed and may exist without being in the state: " + strings.Join(names, ", ")
+	}
+	k.run.warn(text, strings.Join(commands, "; "))
 }
 
 // Enter implements pipeline.Holder: it writes the stage, which fails where the
@@ -112,13 +114,28 @@ func (k *keeper) current() *holder.Lease {
 	return k.lease
 }
 
-// Locked is told terraform's lock ID.
+// lockedWrite bounds how long the end of terraform may wait for its lock's ID to
+// be written.
+const lockedWrite = 2 * time.Second
+
+// Locked is told terraform's lock ID. It is in the record at once: after the
+// death of all of this, nothing else says whose the lock is.
 func (k *keeper) Locked(id string) {
 	k.mu.Lock()
 	k.ids = append(k.ids, id)
 	k.mu.Unlock()
-	if lease := k.current(); lease != nil && lock.UsableID(id) {
-		lease.Update(func(r *lock.Record) { r.LockID = id })
+	lease := k.current()
+	if lease == nil || !lock.UsableID(id) {
+		return
+	}
+	ctx, stop := context.WithTimeout(context.Background(), lockedWrite)
+	defer stop()
+	err := lease.Confirm(ctx, func(r *lock.Record) { r.LockID = id })
+	switch {
+	case errors.Is(err, holder.ErrLost):
+		k.lost(err)
+	case err != nil:
+		lease.Update(func(*lock.Record) {}) // tried again
 	}
 }
 

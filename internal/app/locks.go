@@ -44,38 +44,36 @@ func printJSON(w io.Writer, v any) error {
 func locksCommand(s Streams) *cli.Command {
 	return &cli.Command{
 		Name: "locks", Usage: "judge this state's lock",
-		UsageText:   "tfguard locks [flags]",
-		Description: "Reads the lock in every store of the backend and says what it is, and on which evidence.\n\n" + codes(ExitOK, ExitFailed, ExitUsage, ExitActive, ExitStale, ExitUnclear, ExitBackend) + "\n\nWith 0 there is no lock, or only stale ones; --strict exits 11 for those.",
-		Flags:       append(common(), yes("strict", "exit 11 for a stale lock"), yes("all", "every lock of the table and the bucket (not built yet)")),
+		UsageText: "tfguard locks [flags]",
+		Description: "Reads the lock in every store of the backend and says what it is, and on which evidence.\n\n" + codes(ExitOK, ExitFailed, ExitUsage, ExitActive, ExitStale, ExitUnclear, ExitBackend) +
+			"\n\nWith 0 there is no lock, or only stale ones; --strict exits 11 for those.\n" +
+			"--all judges every lock of the table and of the bucket, which it reads as a whole.\n" +
+			"--watch goes on until it is interrupted, and ends with the code of the last verdict.",
+		Flags: append(common(), yes("strict", "exit 11 for a stale lock"), yes("all", "every lock of the table and the bucket"),
+			yes("watch", "look again and again, and print what changes"), dur("interval", "with --watch, look every `DUR` (5s)")),
 		Action: func(c *cli.Context) error {
 			if err := noArgs(c); err != nil {
 				return err
 			}
-			if c.Bool("all") {
-				return usagef(c, "locks --all is not built yet in tfguard %s", Version)
+			if c.Bool("all") && c.Bool("watch") {
+				return usagef(c, "--watch is of one state, it does not go with --all")
 			}
 			return withTarget(c, s, func(ctx context.Context, set *settings, t *target) error {
+				switch {
+				case c.Bool("all"):
+					return locksAll(ctx, set, t, s)
+				case c.Bool("watch"):
+					return watchLocks(ctx, set, t, s)
+				}
 				v, err := t.Observe(ctx)
 				if err != nil {
 					return err
 				}
 				report := v.Report()
-				if set.json {
-					if err := printJSON(s.Out, report); err != nil {
-						return err
-					}
-				} else {
-					ui.Locks(s.Out, report, set.color)
+				if err := printLocks(s, set, report, false); err != nil {
+					return err
 				}
-				code := verdictCode(v.Status)
-				if v.Status == lock.Stale && !c.Bool("strict") {
-					code = ExitOK
-				}
-				tellCILocks(s, report, code)
-				if code != ExitOK {
-					return &codeError{code: code}
-				}
-				return nil
+				return endLocks(s, set, report)
 			})
 		},
 	}

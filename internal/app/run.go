@@ -57,7 +57,7 @@ func reported(c *cli.Context, s Streams, ready func(*run) error, body func(conte
 	set, err := newSettings(c, s)
 	r.set = set
 	show := newView(r, c)
-	r.sink = &fanOut{sinks: []event.Sink{show}}
+	r.sink = &fanOut{sinks: []event.Sink{&inOrder{next: show}}}
 	if err == nil && ready != nil {
 		err = ready(r)
 	}
@@ -152,7 +152,7 @@ func inEngine(c *cli.Context, s Streams, body func(context.Context, *run) error)
 	r := &run{id: e.Run.ID, command: c.Command.Name, started: time.Now(), streams: s, system: ci.Detect(os.Getenv), folder: e.Run}
 	r.streams.Terminal = os.Getenv(envTerminal) != ""
 	os.Unsetenv(envTerminal)
-	r.sink = &fanOut{sinks: []event.Sink{e.Journal}}
+	r.sink = &fanOut{sinks: []event.Sink{&inOrder{next: e.Journal}}}
 	set, err := newSettings(c, s)
 	r.set = set
 	ctx, cancel := context.WithCancelCause(c.Context)

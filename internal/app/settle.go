@@ -59,6 +59,9 @@ func settle(c *cli.Context, s Streams, set *settings) error {
 		case errors.Is(err, errSettleTime):
 			return &codeError{code: ExitCancelUnclean, msg: fmt.Sprintf("run %s still goes on after %s, at stage %s", folder.ID, c.Duration("timeout"), show.stage()),
 				hint: "tfguard settle --run " + folder.ID}
+		case ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
+			return &codeError{code: ExitCancelUnclean, msg: fmt.Sprintf("%v; run %s goes on, at stage %s", err, folder.ID, show.stage()),
+				hint: "tfguard settle --run " + folder.ID}
 		case errors.Is(err, engine.ErrDied):
 			err = &codeError{code: ExitCancelUnclean, msg: fmt.Sprintf("run %s was killed at stage %s; its lock may be left", folder.ID, show.stage()), hint: "tfguard locks"}
 		case err == nil:

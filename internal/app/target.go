@@ -23,6 +23,7 @@ import (
 	"github.com/tfguard/tfguard/internal/backend/discover"
 	"github.com/tfguard/tfguard/internal/backend/setup"
 	"github.com/tfguard/tfguard/internal/ci"
+	"github.com/tfguard/tfguard/internal/engine"
 	"github.com/tfguard/tfguard/internal/event"
 	"github.com/tfguard/tfguard/internal/lock"
 	"github.com/tfguard/tfguard/internal/lock/audit"
@@ -31,6 +32,7 @@ import (
 	"github.com/tfguard/tfguard/internal/lock/s3lock"
 	"github.com/tfguard/tfguard/internal/pipeline"
 	"github.com/tfguard/tfguard/internal/snapshot"
+	"github.com/tfguard/tfguard/internal/terraform"
 )
 
 // lockStore is what every store of locks can do.
@@ -63,6 +65,7 @@ var (
 type target struct {
 	found   discover.Found
 	addr    backend.Address
+	dir     string // of the configuration
 	dataDir string
 	policy  lock.Policy
 
@@ -123,7 +126,7 @@ func (set *settings) target(ctx context.Context) (*target, error) {
 		}
 		return nil, err
 	}
-	t := &target{found: found, dataDir: set.dataDir(), policy: set.policy()}
+	t := &target{found: found, dir: set.dir, dataDir: set.dataDir(), policy: set.policy()}
 	if t.addr, err = found.Settings.Address(workspace); err != nil {
 		return nil, err
 	}
@@ -208,18 +211,24 @@ func (t *target) Observe(ctx context.Context) (lock.Verdict, error) {
 	if t.runs == nil || !slices.ContainsFunc(v.Locks, undecided) {
 		return v, nil
 	}
-	// Nobody's record names a lock: the CI runs of its time may tell.
+	ev.Runs = t.runsAround(ctx, v)
+	return lock.Classify(t.addr.String(), there, ev, t.policy, time.Now()), nil
+}
+
+// runsAround are the CI runs of the time of each lock that nobody's record
+// names: they may tell. None are given where they are not all known.
+func (t *target) runsAround(ctx context.Context, v lock.Verdict) []lock.RunSeen {
+	var all []lock.RunSeen
 	for _, e := range v.Locks {
 		if undecided(e) {
 			runs, err := t.runs.Around(ctx, e.Info.Created)
 			if err != nil {
-				ev.Runs = nil // those of another lock's time are not all of this one's
-				break
+				return nil // those of another lock's time are not all of this one's
 			}
-			ev.Runs = append(ev.Runs, runs...)
+			all = append(all, runs...)
 		}
 	}
-	return lock.Classify(t.addr.String(), there, ev, t.policy, time.Now()), nil
+	return all
 }
 
 // undecided is a lock that was judged by its age alone.
@@ -230,20 +239,42 @@ func undecided(e lock.Entry) bool {
 // evidence completes what is known of the record's holder. This run's own
 // record is none.
 func (t *target) evidence(ctx context.Context, h *lock.HolderSeen) *lock.HolderSeen {
-	if h != nil && h.Problem == "" {
-		if h.Record.RunID == t.self {
-			return nil
-		}
-		h.Process = holder.Process(h.Record)
-		// A living record needs no witness.
-		if t.runs != nil && h.Record.CI != nil && !h.Living(t.policy) && h.Process != lock.Over {
-			h.CI, _ = t.runs.Run(ctx, *h.Record.CI) // not known is an answer
-		}
+	if h != nil && h.Problem == "" && h.Record.RunID == t.self {
+		return nil
 	}
+	t.learn(ctx, h)
 	t.mu.Lock()
 	t.seen = h
 	t.mu.Unlock()
 	return h
+}
+
+// loggedLock is the lock that a dead run's terraform had asked for, where the run
+// was one of this folder's: its holder may have died before it could write that
+// into the record.
+func (t *target) loggedLock(runID string) string {
+	runs, _ := engine.Runs(t.dir)
+	for _, r := range runs {
+		if r.ID == runID {
+			return terraform.LoggedLock(r.LockLog())
+		}
+	}
+	return ""
+}
+
+// learn completes what is known of a record's holder.
+func (t *target) learn(ctx context.Context, h *lock.HolderSeen) {
+	if h == nil || h.Problem != "" {
+		return
+	}
+	h.Process = holder.Process(h.Record)
+	if h.Process == lock.Over && h.Record.LockID == "" {
+		h.Record.LockID = t.loggedLock(h.Record.RunID)
+	}
+	// A living record needs no witness.
+	if t.runs != nil && h.Record.CI != nil && !h.Living(t.policy) && h.Process != lock.Over {
+		h.CI, _ = t.runs.Run(ctx, *h.Record.CI) // not known is an answer
+	}
 }
 
 func (t *target) holderSeen() *lock.HolderSeen {

@@ -77,6 +77,7 @@ func (r *run) pipeline(ctx context.Context, saved, what string) (*pipeline.Pipel
 		Hooks: r.hooks(), SetUp: setUp,
 		IgnoreLocks: what == "plan" && !set.cli.Bool("lock"),
 		SavedPlan:   saved != "",
+		Approved:    saved != "" || (what == "apply" || what == "destroy") && set.cli.Bool("auto-approve"),
 		ShowPlan:    !set.json || r.system != nil,
 		Reason:      reason, Wait: wait, Poll: 5 * time.Second, CleanUp: cleanUp, Now: time.Now,
 	}, t, nil

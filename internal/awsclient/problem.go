@@ -143,7 +143,7 @@ func kindOf(code string, status int, op call) backend.Kind {
 		return backend.WrongRegion
 	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSignatureException", "UnrecognizedClientException",
 		"InvalidClientTokenId", "InvalidToken", "TokenRefreshRequired", "RequestExpired", "IncompleteSignature",
-		"MissingAuthenticationToken", "MissingAuthenticationTokenException", "InvalidIdentityToken", "AuthFailure":
+		"MissingAuthenticationToken", "MissingAuthenticationTokenException", "InvalidIdentityToken", "AuthFailure", "RequestTimeTooSkewed":
 		return backend.Expired
 	}
 	switch {

@@ -178,11 +178,12 @@ func Inherited() (*Engine, error) {
 
 // listen takes orders until the foreground ends.
 func (e *Engine) listen(orders *os.File) {
+	var once sync.Once
 	cancel := func(why string) {
-		if e.Why == "" {
+		once.Do(func() {
 			e.Why = why
 			close(e.Cancelled)
-		}
+		})
 	}
 	in := bufio.NewScanner(orders)
 	for in.Scan() {
@@ -214,13 +215,14 @@ func (e *Engine) Ask(ctx context.Context, question string) (string, error) {
 func (e *Engine) Close() error { return errors.Join(e.Journal.Close(), e.lock.Close()) }
 
 // lockFile opens a file and holds it locked as long as it is open: the kernel
-// lets go when the process ends, however it ends.
+// lets go when the process ends, however it ends. It waits for whoever looks,
+// which is a moment.
 func lockFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil

@@ -21,8 +21,10 @@ type Journal struct {
 	now  func() time.Time
 	ring func() // tells a reader that waits; must not block
 
-	mu   sync.Mutex
-	file *os.File
+	mu      sync.Mutex
+	file    *os.File
+	torn    bool  // the last line was written in part
+	outputs int64 // bytes of text for people so far
 }
 
 func (r *Run) events() string { return filepath.Join(r.Dir, "events.ndjson") }
@@ -39,16 +41,31 @@ func (r *Run) Journal(ring func()) (*Journal, error) {
 	return &Journal{run: r.ID, now: time.Now, ring: ring, file: f}, nil
 }
 
+// maxOutputs bounds the text of terraform and hooks in a journal, in bytes.
+const maxOutputs = 128 << 20
+
 // Emit implements event.Sink. What cannot be written, on a full disk, is lost:
 // the run goes on.
 func (j *Journal) Emit(e event.Event) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if out, ok := e.(event.Output); ok {
+		if j.outputs > maxOutputs {
+			return
+		}
+		if j.outputs += int64(len(out.Text)); j.outputs > maxOutputs {
+			e = event.Output{Source: out.Source, Text: "… there is more than can be shown; the run's terraform.log goes on"}
+		}
+	}
 	line, err := event.Encode(j.run, j.now(), e)
 	if err != nil {
 		return
 	}
-	_, _ = j.file.Write(line)
+	if j.torn {
+		line = append([]byte{'\n'}, line...)
+	}
+	n, err := j.file.Write(line)
+	j.torn = err != nil && (j.torn || n > 0)
 	j.ring()
 }
 
@@ -62,8 +79,9 @@ const maxLine = 8 << 20
 var ErrDied = errors.New("the run's engine ended without a result")
 
 // Follow gives the run's events to see, from the first, until run_finished. more
-// waits until there may be more, and reports whether there can be: where it says
-// no and the journal has no end, Follow returns ErrDied.
+// waits until there may be more, and reports whether there can be. Where it says
+// no and the journal has no end, the run's result is its last event, and without
+// one Follow returns ErrDied.
 func (r *Run) Follow(ctx context.Context, more func(context.Context) bool, see func(event.Event)) error {
 	f, err := os.OpenFile(r.events(), os.O_CREATE|os.O_RDONLY, 0o600)
 	if err != nil {
@@ -94,13 +112,29 @@ func (r *Run) Follow(ctx context.Context, more func(context.Context) bool, see f
 			return fmt.Errorf("read the run's journal: %w", err)
 		}
 		if last {
-			return ErrDied
+			end, ok := r.result()
+			if !ok {
+				return ErrDied
+			}
+			see(end)
+			return nil
 		}
 		last = !more(ctx) // what was written before the end is read once more
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// result reads what the run came to.
+func (r *Run) result() (event.RunFinished, bool) {
+	line, err := os.ReadFile(filepath.Join(r.Dir, "result.json"))
+	if err != nil {
+		return event.RunFinished{}, false
+	}
+	_, e, err := event.Decode(line)
+	end, ok := e.(event.RunFinished)
+	return end, ok && err == nil
 }
 
 // WriteResult keeps what the run came to in result.json.

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 )
 
@@ -25,6 +26,9 @@ type Run struct {
 	ID  string // UTC time of the start and four random hex digits
 	Dir string // absolute
 	log *os.File
+
+	mu     sync.Mutex
+	logged int64 // bytes
 }
 
 // NewID names a run that starts now.
@@ -94,8 +98,18 @@ func MakeFolder(dir string) error {
 	return errors.Join(err, f.Close())
 }
 
+// maxLog bounds the log, in bytes. What comes after is not kept.
+const maxLog = 512 << 20
+
 // Write appends to the log of everything terraform printed.
-func (r *Run) Write(p []byte) (int, error) { return r.log.Write(p) }
+func (r *Run) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.logged += int64(len(p)); r.logged > maxLog {
+		return len(p), nil
+	}
+	return r.log.Write(p)
+}
 
 // PlanFile is where the run's plan is while the run goes on.
 func (r *Run) PlanFile() string { return filepath.Join(r.Dir, "plan.tfplan") }

@@ -137,6 +137,11 @@ type Question struct {
 	Text string `json:"text"`
 }
 
+// Later stands where an event belongs that is still being made. Make waits for
+// it, and gives nil where nothing came of it. A sink that keeps the order holds
+// back what follows; others have no use for it.
+type Later struct{ Make func() Event }
+
 // RunFinished is the last event of a run, always. Error and Hint say why it
 // failed and what to type next.
 type RunFinished struct {
@@ -159,6 +164,7 @@ func (Diagnostic) Type() string     { return "diagnostic" }
 func (ApprovalNeeded) Type() string { return "approval_needed" }
 func (Output) Type() string         { return "output" }
 func (Question) Type() string       { return "question" }
+func (Later) Type() string          { return "later" }
 func (RunFinished) Type() string    { return "run_finished" }
 
 // Header is what every line starts with.

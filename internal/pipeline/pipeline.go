@@ -142,11 +142,14 @@ type Pipeline struct {
 	IgnoreLocks bool          // plan with -lock=false: locks are told, and block nothing
 	SavedPlan   bool          // the plan was made before: applying it is already approved
 	ShowPlan    bool          // somebody reads terraform's text of the plan
+	Approved    bool          // nobody is asked about the plan
 	Reason      string        // of the snapshot: pre-apply or pre-destroy
 	Wait        time.Duration // for an active lock; 0 does not wait
 	Poll        time.Duration // between two looks at a lock that is waited for
 	CleanUp     time.Duration // bound on what is done after a cancel
 	Now         func() time.Time
+
+	showing sync.WaitGroup // the text of the plan is being made
 }
 
 // Outcome is what a run came to.
@@ -186,6 +189,7 @@ func (p *Pipeline) RunPlan(ctx context.Context) (Outcome, error) {
 
 // RunApply runs the whole sequence.
 func (p *Pipeline) RunApply(ctx context.Context) (Outcome, error) {
+	defer p.showing.Wait() // it reads the plan file
 	defer p.Holder.Release(ctx)
 	planned, err := p.upToPlan(ctx)
 	if err != nil {

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/tfguard/tfguard/internal/event"
 	"github.com/tfguard/tfguard/internal/state"
@@ -23,12 +24,37 @@ func (p *Pipeline) plan(ctx context.Context, free Free) (Planned, string, error)
 	}
 	p.Sink.Emit(plan)
 	if p.ShowPlan && plan.Changed {
-		// A plan that cannot be shown is still the plan: only its text is missing.
-		if text, err := p.Planner.Show(ctx, file); err == nil {
-			p.Sink.Emit(event.Output{Source: string(Plan), Text: text})
-		}
+		p.show(ctx, file)
 	}
 	return Planned{Free: free, file: file, plan: plan, from: from}, planNote(plan), nil
+}
+
+// showLimit bounds how long the text of the plan is waited for.
+const showLimit = time.Minute
+
+// show emits terraform's text of the plan. A person who decides on the plan has
+// it before they are asked; otherwise it is made while the run goes on, and what
+// apply says is told after it. A plan that cannot be shown is still the plan:
+// only its text is missing.
+func (p *Pipeline) show(ctx context.Context, file string) {
+	text := func() event.Event {
+		bounded, stop := context.WithTimeout(ctx, showLimit)
+		defer stop()
+		out, err := p.Planner.Show(bounded, file)
+		if err != nil {
+			return nil
+		}
+		return event.Output{Source: string(Plan), Text: out}
+	}
+	if !p.Approved {
+		if e := text(); e != nil {
+			p.Sink.Emit(e)
+		}
+		return
+	}
+	made := make(chan event.Event, 1)
+	p.showing.Go(func() { made <- text() })
+	p.Sink.Emit(event.Later{Make: func() event.Event { return <-made }})
 }
 
 func planNote(plan event.Plan) string {

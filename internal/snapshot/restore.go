@@ -98,12 +98,18 @@ type RestoreError struct {
 	Kept   event.Snapshot // the copy made before, if any
 	Digest string         // what the digest item should be and may not be yet; empty where nothing is to be done
 	Locked bool           // whether a lock of this restore may be left
+	Repair bool           // it was no restore but a repair
 	Err    error
 }
 
 func (e *RestoreError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "restore: %v; ", e.Err)
+	if e.Repair {
+		b.WriteString("repair: ")
+	} else {
+		b.WriteString("restore: ")
+	}
+	fmt.Fprintf(&b, "%v; ", e.Err)
 	switch e.Left {
 	case LeftOld:
 		b.WriteString("the state is as it was")
@@ -174,7 +180,7 @@ func (r *restore) failed(ctx context.Context, res Result, err error) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
-	return &RestoreError{Left: r.left, Kept: res.Kept, Digest: r.digest, Locked: r.locked, Err: err}
+	return &RestoreError{Left: r.left, Kept: res.Kept, Digest: r.digest, Locked: r.locked, Repair: r.o.Reason == PreRepair, Err: err}
 }
 
 // underLock runs do while this process holds the state's lock in every store.

@@ -201,4 +201,3 @@ func peak(pid int) int64 {
 	}
 	return 0
 }
-

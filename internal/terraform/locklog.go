@@ -25,10 +25,25 @@ var digestLine = []byte("[WARN]  failed to record state serial in dynamodb")
 
 // lockLog bounds: how often the log is read, and how much of it.
 const (
-	lockLogEvery = 100 * time.Millisecond
-	lockLogMost  = 1 << 20  // bytes; terraform locks within the first few KiB
-	digestMost   = 64 << 20 // bytes of the log that are searched for digestLine at the end
+	lockLogEvery = 20 * time.Millisecond // a death in between leaves a lock that the holder record does not name
+	lockLogMost  = 1 << 20               // bytes; terraform locks within the first few KiB
+	digestMost   = 64 << 20              // bytes of the log that are searched for digestLine at the end
 )
+
+// LoggedLock reads the ID of the lock that a command asked for in the log that it
+// left; empty where there is none.
+func LoggedLock(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	log, _ := io.ReadAll(io.LimitReader(f, lockLogMost))
+	if m := lockLine.FindSubmatch(log); m != nil {
+		return string(m[1])
+	}
+	return ""
+}
 
 // watchLock makes terraform log to Options.LockLog, and tells Options.Locked the
 // lock ID that this process takes as soon as it is there. The function that it

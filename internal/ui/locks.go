@@ -18,6 +18,44 @@ func Locks(w io.Writer, r lock.Report, color bool) {
 	io.WriteString(w, quote.Runner(locks(r, paint(color))))
 }
 
+// LockedState prints one of many verdicts for people: what it is, who holds it
+// and what that rests on, in a few lines.
+func LockedState(w io.Writer, r lock.Report, color bool) {
+	p := paint(color)
+	var b strings.Builder
+	b.WriteString(p.bold(quote.Line(r.State, 4*maxName)) + ": " + verdict(r.Status, confidence(r), p) + "\n")
+	for _, g := range groups(r.Locks) {
+		name := g.ID
+		switch {
+		case g.Status == lock.Unclear:
+			name = "fingerprint " + g.Fingerprint
+		case g.Store == lock.Holder:
+			name = "tfguard run " + g.ID
+		}
+		said := []string{name, "in " + strings.Join(g.stores, " and ")}
+		if g.Store == lock.Holder {
+			said = said[:1]
+		}
+		for _, more := range []string{g.Who, g.Operation} {
+			if more != "" {
+				said = append(said, more)
+			}
+		}
+		if g.Created != "" {
+			said = append(said, Age(g.AgeSeconds)+" ago")
+		}
+		b.WriteString("  " + quote.Line(strings.Join(said, ", "), 4*maxName) + "\n")
+		for _, reason := range g.reasons {
+			b.WriteString("    • " + quote.Line(reason, 4*maxName) + "\n")
+		}
+		if g.Run != nil && g.Run.URL != "" {
+			b.WriteString("    • " + quote.Line(strings.TrimSpace(strings.Join([]string{"CI run", g.Run.URL, g.Run.Status, g.Run.Conclusion}, " ")), 4*maxName) + "\n")
+		}
+	}
+	b.WriteString("\n")
+	io.WriteString(w, quote.Runner(b.String()))
+}
+
 func locks(r lock.Report, p paint) string {
 	var b strings.Builder
 	b.WriteString(p.bold(quote.Line(r.State, 4*maxName)) + ": " + verdict(r.Status, confidence(r), p) + "\n")

@@ -1,0 +1,59 @@
+package app
+
+import (
+	"sync"
+
+	"github.com/tfguard/tfguard/internal/event"
+)
+
+// inOrder passes events on in the order in which they were emitted, also where
+// one is still being made ([event.Later]): what follows it waits here, and who
+// emits does not. RunFinished returns when all have been passed on.
+type inOrder struct {
+	next  event.Sink
+	mu    sync.Mutex
+	queue []event.Event // from the one that is being made
+	empty chan struct{} // closed when all of queue are passed on; nil: nothing waits
+}
+
+// Emit implements event.Sink.
+func (o *inOrder) Emit(e event.Event) {
+	o.mu.Lock()
+	_, later := e.(event.Later)
+	if o.empty == nil && !later {
+		o.next.Emit(e)
+		o.mu.Unlock()
+		return
+	}
+	o.queue = append(o.queue, e)
+	if o.empty == nil {
+		o.empty = make(chan struct{})
+		go o.drain(o.empty)
+	}
+	empty := o.empty
+	o.mu.Unlock()
+	if _, last := e.(event.RunFinished); last {
+		<-empty
+	}
+}
+
+func (o *inOrder) drain(empty chan<- struct{}) {
+	for {
+		o.mu.Lock()
+		if len(o.queue) == 0 {
+			o.empty = nil
+			close(empty)
+			o.mu.Unlock()
+			return
+		}
+		e := o.queue[0]
+		o.queue = o.queue[1:]
+		o.mu.Unlock()
+		if l, ok := e.(event.Later); ok {
+			e = l.Make()
+		}
+		if e != nil {
+			o.next.Emit(e)
+		}
+	}
+}
