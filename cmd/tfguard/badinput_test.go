@@ -366,7 +366,7 @@ func badPermissions() []badRow {
 			given: func(w *badWorld) {
 				w.refuse(nil, testkit.S3Error(403, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large."))
 			},
-			stderr: []string{"RequestTimeTooSkewed", ".tflock"}, hint: "clock"},
+			stderr: []string{"RequestTimeTooSkewed", "s3:GetObject on s3://tfguard-test-"}, hint: "clock"},
 		{sentence: "no credentials at all", args: badApply, code: 1,
 			given: func(w *badWorld) {
 				w.file("main.tf", w.backend(map[string]string{"access_key": "", "secret_key": ""})+badConfiguration)
@@ -420,7 +420,7 @@ func badNetworks() []badRow {
 			stderr: []string{"127.0.0.1:1", "refused"}, hint: "check the network"},
 		{sentence: "an endpoint that breaks every connection", args: []string{"locks"}, code: 1, within: badRetries,
 			given:  func(w *badWorld) { w.proxy.Add(testkit.Fault{Refuse: true}) },
-			stderr: []string{"-locks", "attempts"}, hint: "check the network"},
+			stderr: []string{"tfguard-test-", "after 5 attempts"}, hint: "check the network"},
 		{sentence: "a cancel while S3 hangs", args: badApply, code: 130,
 			during: interrupt(func(w *badWorld) func(*http.Request) bool { return w.s3() }), stderr: []string{"interrupt"}},
 		{sentence: "a cancel while DynamoDB hangs", args: badApply, code: 130,

@@ -45,7 +45,8 @@ type op func(ctx context.Context, c cloud, out io.Writer, args []string) error
 func ops() map[string]op {
 	return map[string]op{
 		"backend": opBackend, "putlock": opPutLock, "rmlock": opRemoveLock, "locked": opLocked, "unlocked": opUnlocked, "aged": opAged,
-		"serial": opSerial, "bump": opBump, "objects": opObjects, "object": opObject, "spoil": opSpoil, "putitem": opPutItem, "suspendversioning": opSuspendVersioning, "putobject": opPutObject, "rmobject": opRemoveObject,
+		"serial": opSerial, "bump": opBump, "objects": opObjects, "object": opObject, "spoil": opSpoil, "putitem": opPutItem, "suspendversioning": opSuspendVersioning,
+		"putobject": opPutObject, "rmobject": opRemoveObject,
 		"oldversion": opOldVersion,
 	}
 }
@@ -169,11 +170,10 @@ func (c cloud) put(ctx context.Context, key string, body []byte) error {
 }
 
 func opPutLock(ctx context.Context, c cloud, _ io.Writer, args []string) error {
-	var id, who, store, raw string
+	var id, store, raw string
 	var age time.Duration
 	_, err := flags("putlock", args, 0, func(f *flag.FlagSet) {
 		f.StringVar(&id, "id", lockID, "")
-		f.StringVar(&who, "who", "ada@build-7", "")
 		f.StringVar(&store, "store", "", "")
 		f.StringVar(&raw, "raw", "", "")
 		f.DurationVar(&age, "age", 0, "")
@@ -182,7 +182,7 @@ func opPutLock(ctx context.Context, c cloud, _ io.Writer, args []string) error {
 		return err
 	}
 	if raw == "" {
-		info, err := json.Marshal(map[string]any{"ID": id, "Operation": "OperationTypeApply", "Info": "", "Who": who, "Version": "1.11.4",
+		info, err := json.Marshal(map[string]any{"ID": id, "Operation": "OperationTypeApply", "Info": "", "Who": "ada@build-7", "Version": "1.11.4",
 			"Created": time.Now().UTC().Add(-age), "Path": c.state()})
 		if err != nil {
 			return err
@@ -213,10 +213,10 @@ func opRemoveLock(ctx context.Context, c cloud, _ io.Writer, args []string) erro
 			return err
 		}
 	}
-	if inBucket {
-		return opRemoveObject(ctx, c, nil, []string{c.key + ".tflock"})
+	if !inBucket {
+		return nil
 	}
-	return nil
+	return opRemoveObject(ctx, c, nil, []string{c.key + ".tflock"})
 }
 
 // locks are the records that hold the state now, by store.

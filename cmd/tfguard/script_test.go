@@ -48,8 +48,7 @@ func TestMain(m *testing.M) {
 // starts is counted by `ran`.
 //
 // Beside testscript's own commands and the conditions [dynamodb], [lockfile],
-// [both], [table] (not lockfile), [object] (not dynamodb) and [sandbox] (no
-// other endpoint) there are:
+// [both], [table] (not lockfile) and [object] (not dynamodb) there are:
 //
 //	code N PROGRAM ARG...     run it: it must end with the exit code N
 //	jsonl                     stdout is what the contract says of --json
@@ -59,7 +58,7 @@ func TestMain(m *testing.M) {
 //	capture -event T VAR PATH put a value of the first event T into a variable
 //	outputs FILE              print a GITHUB_OUTPUT or GITHUB_ENV as NAME=VALUE lines
 //	ran COMMAND N             the last code started `terraform COMMAND` N times
-//	requests N [WHAT PATH]    so many requests came since the start or `reset`
+//	requests N                so many requests came since the start or `reset`
 //	fault [-after N] [-times N] [-done] WHAT PATH STATUS CODE
 //	                          answer such requests with this error of AWS; -done:
 //	                          carry them out, and break the connection instead
@@ -78,7 +77,7 @@ func TestMain(m *testing.M) {
 //
 //	backend [-only bucket|table] [-unversioned]
 //	                                     make bucket, versioning, table
-//	putlock [-age D] [-id ID] [-who W] [-store dynamodb|s3] [-raw JSON]
+//	putlock [-age D] [-id ID] [-store dynamodb|s3] [-raw JSON]
 //	                                     lock the state as terraform would; ID is $LOCK
 //	rmlock                               take the lock away
 //	locked [-store dynamodb|s3] ID       this lock is in each store of the mode, or in this one
@@ -130,8 +129,6 @@ func condition(mode, name string) (bool, error) {
 		return mode != testkit.Lockfile, nil
 	case "object":
 		return mode != testkit.DynamoDB, nil
-	case "sandbox":
-		return os.Getenv(testkit.EndpointVar) == "", nil
 	}
 	return false, fmt.Errorf("no condition %q", name)
 }
@@ -300,16 +297,10 @@ func (s *script) cmdRan(ts *testscript.TestScript, args []string) {
 }
 
 func (s *script) cmdRequests(ts *testscript.TestScript, args []string) {
-	if len(args) != 1 && len(args) != 3 {
-		ts.Fatalf("usage: requests N [what path]")
+	if len(args) != 1 {
+		ts.Fatalf("usage: requests N")
 	}
-	var found []string
-	for _, r := range s.proxy.Requests() {
-		if len(args) == 1 || strings.HasPrefix(r, args[1]) && (args[2] == "*" || strings.Contains(r, args[2])) {
-			found = append(found, r)
-		}
-	}
-	if strconv.Itoa(len(found)) != args[0] {
+	if found := s.proxy.Requests(); strconv.Itoa(len(found)) != args[0] {
 		ts.Fatalf("%d requests, want %s:\n%s", len(found), args[0], strings.Join(found, "\n"))
 	}
 }

@@ -301,9 +301,9 @@ func failureHint(f *terraform.Failure) string {
 	switch {
 	case strings.HasSuffix(f.Command, "workspace select") && strings.Contains(f.Error(), "doesn't exist"):
 		return "check its name; --setup-backend makes it, as terraform workspace new does"
-	case strings.HasSuffix(f.Command, " version"):
+	case strings.HasSuffix(f.Command, " version"), strings.Contains(f.Error(), "fork/exec "):
 		return "name a terraform that works with --terraform-bin PATH"
-	case f.ExitCode < 0 && !f.Interrupted:
+	case f.ExitCode < 0 && !f.Interrupted && (strings.HasSuffix(f.Command, " plan") || strings.HasSuffix(f.Command, " apply")):
 		return "tfguard locks shows whether it left its lock"
 	}
 	for _, d := range f.Diagnostics {

@@ -219,20 +219,16 @@ const clockSlack = 2 * time.Second
 // where terraform itself wrote it in between, as it does every 20 s: then it was
 // written by the store's clock while terraform ran, which held the lock.
 func (at attempt) continuedBy(now snapshot.Found, c *snapshot.Content, local time.Time) error {
-	next := c.Head()
 	unproven := func(format string, args ...any) error {
-		return fmt.Errorf("%w: %s", snapshot.ErrNotNext, fmt.Sprintf(format, args...))
+		return &notNext{why: fmt.Sprintf(format, args...)}
+	}
+	if next := continues(now.Head, c); next != nil {
+		return next
 	}
 	switch {
-	case !now.Exists && !at.from.Exists:
-		return nil // the first apply
-	case !now.Exists:
+	case !now.Exists && at.from.Exists:
 		return unproven("the state has been deleted since")
-	case now.Lineage != next.Lineage:
-		return unproven("it has lineage %.8s, the state has %.8s", next.Lineage, now.Lineage)
-	case next.Serial <= now.Serial:
-		return unproven("it has serial %d, the state has %d", next.Serial, now.Serial)
-	case now.Same(at.from):
+	case now.Same(at.from): // which is none where this was the first apply
 		return nil
 	case now.Now.IsZero() || now.Modified.IsZero():
 		return unproven("the state has serial %d, the plan was made from %d", now.Serial, at.from.Serial)

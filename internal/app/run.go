@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,8 @@ type run struct {
 	folder  *engine.Run // nil until it is made
 	system  *ci.GitHub  // nil outside CI
 	cancel  context.CancelCauseFunc
+	asked   sync.Once // for the commit
+	sha     string
 }
 
 // envTerminal tells an engine that its foreground can ask a person.
@@ -165,7 +168,13 @@ func inEngine(c *cli.Context, s Streams, body func(context.Context, *run) error)
 		}
 	}()
 	c.Context = ctx
-	return errors.Join(r.carryOut(c, err, body), e.Close())
+	journaled := func(ctx context.Context, r *run) error {
+		if err := e.Journal.Err(); err != nil { // nothing would be known of the run afterwards
+			return fmt.Errorf("write the run's journal: %w", err)
+		}
+		return body(ctx, r)
+	}
+	return errors.Join(r.carryOut(c, err, journaled), e.Close())
 }
 
 // cancelledError is the cause of a run that its foreground cancelled.
@@ -205,6 +214,9 @@ func (r *run) follow(ctx context.Context, show *view) error {
 		}
 		show.Emit(e)
 	})
+	if err != nil && !show.hasBegun() {
+		return r.stillborn(ctx, show, fmt.Errorf("the run's engine did not begin: %s", cmp.Or(folder.LastWords(), err.Error())))
+	}
 	if err != nil {
 		return r.stillborn(ctx, show, &uncleanError{err: err, left: []string{
 			fmt.Sprintf("run %s was at stage %s; its lock may be left, resources may be unfinished", r.id, show.stage())}})

@@ -98,6 +98,11 @@ func (s *states) Keep(ctx context.Context, from state.Head, reason string) (even
 
 // commit is the commit that the run is about: the CI system's, or git's.
 func (r *run) commit(ctx context.Context) string {
+	r.asked.Do(func() { r.sha = r.askCommit(ctx) })
+	return r.sha
+}
+
+func (r *run) askCommit(ctx context.Context) string {
 	if r.system != nil && r.system.Commit != "" {
 		return r.system.Commit
 	}

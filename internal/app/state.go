@@ -190,7 +190,8 @@ func (t *target) leftState(ctx context.Context, store *snapshot.Store, h snapsho
 		}
 		return store.ReadFile(file)
 	}
-	switch err := continues(h.Head, c); {
+	next := continues(h.Head, c)
+	switch {
 	case c.Err() != nil:
 		d.Summary, d.Repair, d.mend = fmt.Sprintf("%s is no state: %v", name, c.Err()), "set it aside", aside
 		return d, nil
@@ -198,12 +199,12 @@ func (t *target) leftState(ctx context.Context, store *snapshot.Store, h snapsho
 		d.Summary, d.Repair = fmt.Sprintf("%s is the state that is there already", name), "take it away"
 		d.mend = func(ctx context.Context, _ snapshot.RestoreOptions) error { return done(ctx, c.SHA256()) }
 		return d, nil
-	case errors.Is(err, errOtherLineage) && copied == nil:
+	case next != nil && next.foreign && copied == nil:
 		d.Summary = fmt.Sprintf("%s is of another state: it has lineage %.8s, this one has %.8s", name, c.Head().Lineage, h.Head.Lineage)
 		d.Hint = "tfguard state repair, with the --workspace or -C of the state that it belongs to"
 		return d, nil
-	case err != nil:
-		d.Summary = fmt.Sprintf("%s has %s, which does not continue %s: %v", name, c.Head(), h.Head, err)
+	case next != nil:
+		d.Summary = fmt.Sprintf("%s has %s, which does not continue the state: %s", name, c.Head(), next.why)
 		d.Repair, d.mend = "set it aside; what it has and the state has not may exist and be managed by nobody: terraform import", aside
 	default:
 		d.Summary = fmt.Sprintf("%s has %s, which was never written; the state is %s", name, c.Head(), h.Head)
@@ -214,7 +215,12 @@ func (t *target) leftState(ctx context.Context, store *snapshot.Store, h snapsho
 				return err
 			}
 			defer c.Close()
-			_, err = store.Push(ctx, c, func(now snapshot.Found) error { return continues(now.Head, c) }, o)
+			_, err = store.Push(ctx, c, func(now snapshot.Found) error {
+				if next := continues(now.Head, c); next != nil {
+					return next
+				}
+				return nil
+			}, o)
 			if err != nil {
 				return err
 			}
@@ -260,19 +266,26 @@ func diffToState(ctx context.Context, store *snapshot.Store, c *snapshot.Content
 
 func readerOf(c *snapshot.Content) func() io.Reader { return func() io.Reader { return c.Reader() } }
 
-var errOtherLineage = errors.New("it has another lineage")
+// notNext is an errored state that does not continue the state that is there.
+type notNext struct {
+	why     string
+	foreign bool // they do not even have a lineage in common
+}
+
+func (e *notNext) Error() string        { return snapshot.ErrNotNext.Error() + ": " + e.why }
+func (e *notNext) Is(target error) bool { return target == snapshot.ErrNotNext }
 
 // continues says why an errored state does not continue the state that is
-// there, as far as lineage and serial tell.
-func continues(now state.Head, c *snapshot.Content) error {
+// there, as far as lineage and serial tell; nil where they say that it does.
+func continues(now state.Head, c *snapshot.Content) *notNext {
 	next := c.Head()
 	switch {
 	case !now.Exists:
 		return nil
 	case now.Lineage != next.Lineage:
-		return fmt.Errorf("%w: %w", snapshot.ErrNotNext, errOtherLineage)
+		return &notNext{fmt.Sprintf("it has lineage %.8s, the state has %.8s", next.Lineage, now.Lineage), true}
 	case next.Serial <= now.Serial:
-		return fmt.Errorf("%w: somebody has written serial %d since", snapshot.ErrNotNext, now.Serial)
+		return &notNext{fmt.Sprintf("it has serial %d, the state has %d: somebody wrote it since", next.Serial, now.Serial), false}
 	}
 	return nil
 }
@@ -503,22 +516,36 @@ func (t *target) restoreOptions(ctx context.Context, keep *keeper, version strin
 // clearErrored takes errored.tfstate and its copies away: the state has the
 // content with the checksum sum, which is byte for byte theirs.
 func (t *target) clearErrored(ctx context.Context, store *snapshot.Store, file, sum string) error {
-	copies, err := store.ErroredCopies(ctx)
+	copies, err := t.copiesOf(ctx, store, sum)
 	for _, e := range copies {
-		c, readErr := store.ReadErrored(ctx, e)
-		if readErr != nil {
-			err = errors.Join(err, readErr)
-			continue
-		}
-		if c.SHA256() == sum {
-			err = errors.Join(err, store.DropErrored(ctx, e.Key))
-		}
-		err = errors.Join(err, c.Close())
+		err = errors.Join(err, store.DropErrored(ctx, e.Key))
 	}
 	if file != "" {
 		err = errors.Join(err, saveAside(file))
 	}
 	return err
+}
+
+// copiesOf are the errored states in the bucket that have this checksum.
+func (t *target) copiesOf(ctx context.Context, store *snapshot.Store, sum string) ([]snapshot.Errored, error) {
+	copies, err := store.ErroredCopies(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var same []snapshot.Errored
+	for _, e := range copies {
+		c, err := store.ReadErrored(ctx, e)
+		if err != nil {
+			return nil, err
+		}
+		if c.SHA256() == sum {
+			same = append(same, e)
+		}
+		if err := c.Close(); err != nil {
+			return nil, err
+		}
+	}
+	return same, nil
 }
 
 // setAside keeps an errored state that is not to be the state: in the bucket,
@@ -531,7 +558,11 @@ func (t *target) setAside(ctx context.Context, store *snapshot.Store, file strin
 		}
 		defer c.Close()
 		e := snapshot.Errored{Run: "file-" + c.SHA256()[:16]}
-		if e.Key, err = store.KeepErrored(ctx, e.Run, c); err != nil {
+		if same, err := t.copiesOf(ctx, store, c.SHA256()); err != nil {
+			return err
+		} else if len(same) > 0 {
+			e = same[0]
+		} else if e.Key, err = store.KeepErrored(ctx, e.Run, c); err != nil {
 			return err
 		}
 		copied = &e

@@ -128,7 +128,7 @@ func alive(runs []lock.RunSeen) bool {
 // is none is left out.
 func reported(address, status, conclusion string) lock.Run {
 	u, err := url.Parse(address)
-	if err != nil || len(address) > 512 || u.Host == "" || u.User != nil || u.Scheme != "https" && u.Scheme != "http" {
+	if err != nil || len(address) > 512 || u.Host == "" || u.User != nil || !strings.HasPrefix(address, "https://") && !strings.HasPrefix(address, "http://") {
 		address = ""
 	}
 	return lock.Run{URL: line(address), Status: quote.Line(status, 40), Conclusion: quote.Line(conclusion, 40)}

@@ -23,6 +23,7 @@ type Journal struct {
 
 	mu      sync.Mutex
 	file    *os.File
+	failed  error // of the last write
 	torn    bool  // the last line was written in part
 	outputs int64 // bytes of text for people so far
 }
@@ -65,8 +66,15 @@ func (j *Journal) Emit(e event.Event) {
 		line = append([]byte{'\n'}, line...)
 	}
 	n, err := j.file.Write(line)
-	j.torn = err != nil && (j.torn || n > 0)
+	j.failed, j.torn = err, err != nil && (j.torn || n > 0)
 	j.ring()
+}
+
+// Err is the error of the last event, nil where it was written.
+func (j *Journal) Err() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.failed
 }
 
 // Close closes the file.

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 )
@@ -119,6 +120,19 @@ func (r *Run) LockLog() string { return filepath.Join(r.Dir, "lock.log") }
 
 // LogFile is the log of everything terraform printed.
 func (r *Run) LogFile() string { return r.log.Name() }
+
+// LastWords is the end of what the engine itself printed: why it could not begin,
+// or how it crashed.
+func (r *Run) LastWords() string {
+	log, err := os.ReadFile(filepath.Join(r.Dir, "engine.log"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(log[max(0, len(log)-lastWords):]))
+}
+
+// lastWords bounds them, in bytes.
+const lastWords = 2000
 
 // Close removes what holds secrets, and closes the log.
 func (r *Run) Close() error {

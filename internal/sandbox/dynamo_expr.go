@@ -367,7 +367,7 @@ func (p *parser) name() string {
 		p.pos--
 		p.unexpected()
 	}
-	if reserved[strings.ToUpper(t)] {
+	if reserved()[strings.ToUpper(t)] {
 		p.fail("Attribute name is a reserved keyword; reserved keyword: %s", t)
 	}
 	return t

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -59,12 +60,12 @@ type attributeDefinition struct{ AttributeName, AttributeType string }
 // tableName is in every input that names a table.
 type tableName struct{ TableName string }
 
-var validTable = regexp.MustCompile(`^[a-zA-Z0-9_.-]{3,255}$`)
+var validTable = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9_.-]{3,255}$`) })
 
 // name is the table's name, also where its ARN was given.
 func (n tableName) name() (string, error) {
 	name := strings.TrimPrefix(n.TableName, tableARN(""))
-	if !validTable.MatchString(name) {
+	if !validTable().MatchString(name) {
 		return "", validation(fmt.Sprintf("1 validation error detected: Value '%s' at 'tableName' failed to satisfy constraint: Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+ and have length between 3 and 255", n.TableName))
 	}
 	return name, nil

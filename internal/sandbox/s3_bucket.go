@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -42,7 +43,7 @@ type lockConfig struct {
 	Years int    `json:"years,omitempty"`
 }
 
-var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+var bucketName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`) })
 
 // conf reads the request's bucket, and its objects' bucket in the file.
 func (q *s3Req) conf(t *tx) (*bucketConfig, *bolt.Bucket, error) { return conf(t, q.bucket) }
@@ -97,7 +98,7 @@ func (q *s3Req) scopeRegion() string {
 
 func (q *s3Req) createBucket() error {
 	ip, err := netip.ParseAddr(q.bucket)
-	if !bucketName.MatchString(q.bucket) || strings.Contains(q.bucket, "..") || err == nil && ip.Is4() {
+	if !bucketName().MatchString(q.bucket) || strings.Contains(q.bucket, "..") || err == nil && ip.Is4() {
 		return s3Error("InvalidBucketName", "The specified bucket is not valid.").element("BucketName", q.bucket)
 	}
 	data, err := q.small()

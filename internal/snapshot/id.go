@@ -28,8 +28,11 @@ const (
 var (
 	reasonForm = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
 	idForm     = regexp.MustCompile(`^(\d{8}T\d{6}\.\d{3}Z)-([a-z][a-z0-9-]{0,31})-(\d{1,20})$`)
-	prefixForm = regexp.MustCompile(`^[A-Za-z0-9._+=@,-]{1,200}$`)
+	prefixForm = regexp.MustCompile(`^[A-Za-z0-9._+=@,-]+$`)
 )
+
+// isPrefix reports whether an ID may begin so.
+func isPrefix(s string) bool { return len(s) <= 200 && prefixForm.MatchString(s) }
 
 // newID names a snapshot: sorted as text, the IDs are in the order of time.
 func newID(at time.Time, reason string, serial uint64) string {

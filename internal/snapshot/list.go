@@ -101,7 +101,7 @@ func (s *Store) names(ctx context.Context, prefix string) ([]Snapshot, error) {
 			script = prefix
 		}
 		err = s.walk(ctx, s.state, "backups/"+script, func(key string, size int64, etag string, modified time.Time) {
-			if id := strings.TrimPrefix(key, "backups/"); prefixForm.MatchString(id) {
+			if id := strings.TrimPrefix(key, "backups/"); isPrefix(id) {
 				all = append(all, Snapshot{ID: id, Time: scriptTime(id, modified), Reason: PreApply, Size: size, Key: key, ETag: etag, Script: true})
 			}
 		})
@@ -203,7 +203,7 @@ func (s *Store) lookUpScript(ctx context.Context, sn *Snapshot) error {
 // Find gives the snapshot with the ID, or the only one whose ID begins so. None
 // wraps [ErrNotFound].
 func (s *Store) Find(ctx context.Context, id string) (Snapshot, error) {
-	if !prefixForm.MatchString(id) {
+	if !isPrefix(id) {
 		return Snapshot{}, fmt.Errorf("%w: %.60q is no snapshot ID", ErrNotFound, id)
 	}
 	if at, reason, serial, ok := parseID(id); ok {

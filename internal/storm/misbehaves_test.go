@@ -103,12 +103,12 @@ func (w *world) misbehaves(t *testing.T) {
 		y.unwrap()
 		y.clean(0)
 	})
-	w.each(t, 6, "it prints a gigabyte on one line, and on stderr", quick, func(y *yard) {
+	w.each(t, 6, "it prints long lines, and as much on stderr", quick, func(y *yard) {
 		y.bin = w.tfguard
-		y.wrap(fmt.Sprintf(`apply) head -c %dM /dev/zero | tr '\0' x; echo; head -c %[1]dM /dev/zero | tr '\0' '\n' >&2; "$TERRAFORM" "$@"; exit ;;`, megabytes/2))
+		y.wrap(`apply) head -c 4M /dev/zero | tr '\0' x; echo; head -c 4M /dev/zero | tr '\0' '\n' >&2; "$TERRAFORM" "$@"; exit ;;`)
 		p := y.wrapped("--verbose")
 		y.inMemory(p)
-		if code := p.wait(10 * time.Minute); code != 0 {
+		if code := p.wait(time.Minute); code != 0 {
 			y.Errorf("exit code %d", code)
 		}
 		y.unwrap()
