@@ -43,7 +43,7 @@ const (
 var exitMeaning = map[int]string{
 	ExitOK:            "done",
 	ExitFailed:        "failed: terraform, AWS, the network; the message says which and what to do",
-	ExitChanges:       "there are changes (--detailed-exitcode)",
+	ExitChanges:       "plan --detailed-exitcode: there are changes",
 	ExitUsage:         "wrong usage, or an error in tfguard's own configuration; nothing was touched",
 	ExitActive:        "an active lock: blocked",
 	ExitStale:         "a stale lock waits for approval",

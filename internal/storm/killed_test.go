@@ -18,7 +18,7 @@ import (
 
 // recorded is how long a resource is being changed before the holder record
 // surely names it (CONTRACT.md §5), with what a loaded machine adds.
-const recorded = 3 * time.Second
+const recorded = 4 * time.Second
 
 // allKilled kills engine, foreground, terraform and provider at random moments,
 // as a lost machine does. The next run knows at once that the dead run is dead,
@@ -32,16 +32,18 @@ func (w *world) allKilled(t *testing.T) {
 	var locked, held, flying atomic.Int32
 	t.Run("moments", func(t *testing.T) {
 		for i := range n {
-			moment := time.Duration(random.Int64N(int64(9 * time.Second)))
+			at := randomMoment(random)
 			lock, provider := lockModes()[random.IntN(3)], providers()[random.IntN(3)]
-			t.Run(fmt.Sprintf("%d after %s", i, moment.Round(time.Millisecond)), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%d %s", i, at), func(t *testing.T) {
 				t.Parallel()
-				y := newYard(t, w, lock, layout{mode: provider, seconds: 6})
+				y := newYard(t, w, lock, layout{mode: provider, seconds: 8})
 				p := y.tfguard(apply()...)
-				early := max(0, moment-recorded)
-				after(early)
-				changing := y.changing()
-				after(moment - early)
+				at.reach(y, p)
+				changing := map[string]bool{}
+				if i%2 == 0 { // else at once: nothing need be recorded yet
+					changing = y.changing()
+					after(recorded)
+				}
 				y.killAll()
 				p.wait(time.Minute)
 				for a := range changing {

@@ -31,7 +31,7 @@ func (w *world) misbehaves(t *testing.T) {
 	w.each(t, 0, "it hangs in its last write of the state, and goes on", quick, func(y *yard) {
 		hang := y.proxy.Add(testkit.Fault{Match: terraforms(testkit.S3Op("PUT", y.addr.Key)), Times: 1, Hang: true})
 		p := y.tfguard(apply()...)
-		hang.Wait(y)
+		y.meets(hang)
 		for range 3 {
 			p.signal(syscall.SIGINT)
 			after(300 * time.Millisecond)
@@ -48,7 +48,7 @@ func (w *world) misbehaves(t *testing.T) {
 	w.each(t, 1, "it hangs in its last write of the state, and its foreground is killed", quick, func(y *yard) {
 		hang := y.proxy.Add(testkit.Fault{Match: terraforms(testkit.S3Op("PUT", y.addr.Key)), Times: 1, Hang: true})
 		p := y.tfguard(apply()...)
-		hang.Wait(y)
+		y.meets(hang)
 		p.signal(syscall.SIGKILL)
 		p.wait(time.Minute)
 		after(time.Second)
@@ -134,6 +134,14 @@ func (w *world) misbehaves(t *testing.T) {
 		y.unwrap()
 		y.clean(0)
 	})
+}
+
+// meets waits until a request has met a fault.
+func (y *yard) meets(f *testkit.Fault) {
+	y.Helper()
+	if !until(time.Minute, func() bool { return y.proxy.Hits(f) > 0 }) {
+		y.Fatal("no request met the fault")
+	}
 }
 
 // unlocks is how many releases of a lock go well before those of the apply: the

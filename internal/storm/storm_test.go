@@ -463,10 +463,10 @@ func (w *world) atRandom(t *testing.T) {
 	}
 	random := rand.New(rand.NewPCG(*seed, 2))
 	for i := range n {
-		moment := time.Duration(random.Int64N(int64(5 * time.Second)))
+		at := randomMoment(random)
 		way := random.IntN(len(ways()))
 		lock, provider, what := lockModes()[random.IntN(3)], providers()[random.IntN(3)], random.IntN(3)
-		t.Run(fmt.Sprintf("%d %s after %s", i, ways()[way].name, moment.Round(time.Millisecond)), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%d %s %s", i, ways()[way].name, at), func(t *testing.T) {
 			t.Parallel()
 			y := newYard(t, w, lock, layout{mode: provider, seconds: 1.5})
 			args := apply()
@@ -484,16 +484,39 @@ func (w *world) atRandom(t *testing.T) {
 			} else {
 				p = y.tfguard(args...)
 			}
-			after(moment)
+			at.reach(y, p)
 			ways()[way].strike(p)
 			code := p.wait(time.Minute)
 			y.settle()
+			t.Logf("it came to event %d and exit code %d", len(y.events()), code)
 			if what == 2 {
 				y.configure(layout{mode: provider, none: true})
 			}
 			y.clean(code)
 		})
 	}
+}
+
+// moment is one of a run's, whatever the speed of the machine: so long after so
+// many events.
+type moment struct {
+	events int
+	later  time.Duration
+}
+
+// mostEvents is how many events a run of a yard has, about.
+const mostEvents = 36
+
+func randomMoment(r *rand.Rand) moment {
+	return moment{r.IntN(mostEvents), time.Duration(r.IntN(500)) * time.Millisecond}
+}
+
+func (m moment) String() string { return fmt.Sprintf("%s after event %d", m.later, m.events) }
+
+// reach returns at the moment, or when the run has ended before it.
+func (m moment) reach(y *yard, p *proc) {
+	until(time.Minute, func() bool { return p.ended() || len(y.events()) >= m.events })
+	after(m.later)
 }
 
 // way is how a run is cancelled at a random moment.

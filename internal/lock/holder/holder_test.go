@@ -498,16 +498,32 @@ func TestReleaseRemovesOnlyItsOwn(t *testing.T) {
 
 // G3: a run that ends while it takes the record leaves none behind.
 func TestATakeThatFailsLeavesNothing(t *testing.T) {
-	t.Run("cancelled while the answer is on its way", func(t *testing.T) {
+	t.Run("cancelled, and the answer does not come", func(t *testing.T) {
 		b := newBench(t)
+		timing := calm()
+		timing.Write = 300 * time.Millisecond
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		b.proxy.Add(testkit.Fault{Match: puts, Times: 1, Done: func(r *http.Request) {
 			cancel()
 			<-r.Context().Done()
 		}})
-		if _, err := b.store.Take(ctx, record("run"), nil, calm(), nil); !errors.Is(err, context.Canceled) {
+		if _, err := b.store.Take(ctx, record("run"), nil, timing, nil); !errors.Is(err, context.Canceled) {
 			t.Errorf("take: %v, want context.Canceled", err)
+		}
+		b.holds("")
+	})
+	t.Run("cancelled, and the answer comes: it is released as any other", func(t *testing.T) {
+		b := newBench(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		b.proxy.Add(testkit.Fault{Match: puts, Times: 1, Before: func(*http.Request) { cancel() }})
+		l, err := b.store.Take(ctx, record("run"), nil, calm(), nil)
+		if err == nil {
+			err = l.Release(t.Context())
+		}
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("take and release: %v", err)
 		}
 		b.holds("")
 	})

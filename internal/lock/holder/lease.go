@@ -60,7 +60,11 @@ func (s *Store) Take(ctx context.Context, r lock.Record, over *lock.HolderSeen, 
 	if over != nil {
 		l.etag = over.Match
 	}
-	if err := l.write(ctx); err != nil {
+	// A cancel waits for the answers: a write that is given up could still come
+	// through after it was looked for. The caller releases what was taken.
+	longer, done := linger(ctx, timing.Write)
+	defer done()
+	if err := l.write(longer); err != nil {
 		if errors.Is(err, ErrLost) {
 			return nil, fmt.Errorf("take holder record: %w", lock.ErrHeld)
 		}
@@ -70,7 +74,7 @@ func (s *Store) Take(ctx context.Context, r lock.Record, over *lock.HolderSeen, 
 		return nil, errors.Join(err, s.takeBack(ctx, r.RunID, timing)) // it may have come through
 	}
 	// The record is there now: writing it once more as a first one must fail.
-	etag, err := s.put(ctx, l.record, "")
+	etag, err := s.put(longer, l.record, "")
 	switch {
 	case err == nil:
 		l.Weak, l.etag = true, etag
@@ -81,6 +85,19 @@ func (s *Store) Take(ctx context.Context, r lock.Record, over *lock.HolderSeen, 
 	l.stop = stop
 	go l.beat(beating)
 	return l, nil
+}
+
+// linger gives a context that outlives a cancel of ctx by the grace.
+func linger(ctx context.Context, grace time.Duration) (context.Context, func()) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(grace):
+			cancel()
+		case <-longer.Done():
+		}
+	})
+	return longer, func() { stop(); cancel() }
 }
 
 // takeBack removes what a Take that failed may have left.
