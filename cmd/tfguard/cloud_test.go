@@ -47,7 +47,7 @@ func ops() map[string]op {
 		"backend": opBackend, "putlock": opPutLock, "rmlock": opRemoveLock, "locked": opLocked, "unlocked": opUnlocked, "aged": opAged,
 		"serial": opSerial, "bump": opBump, "objects": opObjects, "object": opObject, "spoil": opSpoil, "putitem": opPutItem, "suspendversioning": opSuspendVersioning,
 		"putobject": opPutObject, "rmobject": opRemoveObject,
-		"oldversion": opOldVersion,
+		"oldversion": opOldVersion, "putholder": opPutHolder,
 	}
 }
 

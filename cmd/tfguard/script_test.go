@@ -88,6 +88,9 @@ func TestMain(m *testing.M) {
 //	objects PREFIX N                     so many objects are below the prefix
 //	object PREFIX                        print the last of them
 //	spoil PREFIX                         write the last of them anew: hello becomes jello
+//	putholder [-run ID] [-lock ID] [-stage S] [-gone] KEY
+//	                                     write the holder record of a state, -gone: its
+//	                                     process ran on this host and has ended
 //	putobject KEY TEXT, rmobject KEY     write, remove an object
 //	oldversion KEY SERIAL                write an older version of a state over the newest
 //	putitem ID NAME TEXT                 write an item of the lock table

@@ -67,6 +67,7 @@ func settle(c *cli.Context, s Streams, set *settings) error {
 		case err == nil:
 			err = show.result()
 		}
+		show.finish()
 		if err != nil {
 			worst = err
 		}

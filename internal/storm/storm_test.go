@@ -505,7 +505,7 @@ type moment struct {
 }
 
 // mostEvents is how many events a run of a yard has, about.
-const mostEvents = 36
+const mostEvents = 48
 
 func randomMoment(r *rand.Rand) moment {
 	return moment{r.IntN(mostEvents), time.Duration(r.IntN(500)) * time.Millisecond}
