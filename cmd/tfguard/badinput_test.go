@@ -19,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	dynamotypes "github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/tfguard/tfguard/internal/lock"
 	"github.com/tfguard/tfguard/internal/testkit"
@@ -437,6 +438,24 @@ func badNetworks() []badRow {
 				var locked atomic.Bool
 				w.proxy.Add(testkit.Fault{Match: testkit.DynamoDBOp("PutItem"), Done: func(*http.Request) { locked.Store(true) }})
 				w.proxy.Add(testkit.Fault{Match: func(r *http.Request) bool { return locked.Load() && w.on(w.addr.Key)(r) }, Hang: true}).Wait(w)
+				w.must(nil, p.Signal(os.Interrupt))
+			},
+			stderr: []string{"interrupt"}},
+		{sentence: "a cancel while the holder record is written and comes through late", args: badApply, code: 130, // G3
+			during: func(w *badWorld, p *os.Process) {
+				came := make(chan struct{})
+				w.proxy.Add(testkit.Fault{Match: w.on(w.addr.HolderKey(), "PUT"), Times: 1, Before: func(r *http.Request) {
+					body, _ := io.ReadAll(r.Body)
+					r.Body = io.NopCloser(bytes.NewReader(body))
+					close(came)
+					select {
+					case <-time.After(time.Second): // it waits for the answer, as it should
+					case <-r.Context().Done():
+						key := w.addr.HolderKey()
+						_, _ = w.cloud.Clients.S3.PutObject(w.Context(), &s3.PutObjectInput{Bucket: &w.addr.Bucket, Key: &key, Body: bytes.NewReader(body)})
+					}
+				}})
+				<-came
 				w.must(nil, p.Signal(os.Interrupt))
 			},
 			stderr: []string{"interrupt"}},

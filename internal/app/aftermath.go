@@ -108,6 +108,9 @@ func (r *run) afterwards(ctx context.Context, t *target, err error) error {
 	if info, statErr := os.Stat(filepath.Join(r.set.dir, erroredState)); statErr == nil && !info.ModTime().Before(r.started.Truncate(time.Second)) && (ctx.Err() != nil || !errors.As(err, &unsaved)) {
 		left = append(left, "the state could not be written and is in "+filepath.Join(r.set.dir, erroredState))
 	}
+	if f := (*terraform.Failure)(nil); ctx.Err() != nil && errors.As(err, &f) && f.ExitCode < 0 && f.Changes() {
+		left = append(left, f.Command+" was killed, what it was changing may not be in the state")
+	}
 	if ctx.Err() != nil && t.locking.Load() { // before, terraform takes no lock and writes nothing
 		left = append(left, t.leftBehind(clean, r.started)...)
 	}

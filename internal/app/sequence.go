@@ -116,6 +116,8 @@ func (r *run) apply(ctx context.Context, saved string) error {
 	if err != nil {
 		return err
 	}
-	_, err = p.RunApply(ctx)
+	if _, err = p.RunApply(ctx); err == nil {
+		p.States.(*states).prune(ctx)
+	}
 	return r.afterwards(ctx, t, err)
 }

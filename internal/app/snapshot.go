@@ -39,9 +39,7 @@ func snapshotCommand(s Streams) *cli.Command {
 				},
 			},
 			restoreCommand(s),
-			unbuilt("show", "print a copy"),
-			unbuilt("diff", "compare a copy with another, or with the state"),
-			unbuilt("prune", "remove old copies"),
+			showCommand(s), diffCommand(s), pruneCommand(s),
 		},
 	}
 }

@@ -84,6 +84,7 @@ type states struct {
 	tf  *terraform.Terraform
 	set *settings
 	run *run
+	due bool // old copies are to be removed
 }
 
 // Keep implements pipeline.States.
@@ -92,7 +93,7 @@ func (s *states) Keep(ctx context.Context, from state.Head, reason string) (even
 	if err != nil {
 		return event.Snapshot{}, err
 	}
-	store := s.t.snapshots(s.set, snapshot.Options{Run: s.run.id, Commit: s.run.commit(ctx), TerraformVersion: version})
+	store := s.t.snapshots(s.set, snapshot.Options{Run: s.run.id, Commit: s.run.commit(ctx), TerraformVersion: version, Copied: s.copied})
 	return store.Keep(ctx, from, reason)
 }
 

@@ -118,6 +118,10 @@ func (r *run) terraform(ctx context.Context, what string, keep *keeper) (*terraf
 	for _, v := range set.strings("var-file", f.VarFiles) {
 		varFiles = append(varFiles, fromDir(set.dir, v))
 	}
+	var cancelAfter time.Duration // a stack's own: there is no flag
+	if f.CancelAfter != nil {
+		cancelAfter = *f.CancelAfter
+	}
 	return terraform.New(bin, terraform.Options{
 		Dir: set.dir, DataDir: set.dataDir(), BackendConfig: set.terraformBackendConfig(),
 		Vars: append(fileVars(f.Vars), values(c, "var")...), VarFiles: varFiles, Targets: values(c, "target"), Replace: values(c, "replace"),
@@ -127,6 +131,7 @@ func (r *run) terraform(ctx context.Context, what string, keep *keeper) (*terraf
 		Upgrade:     c.Bool("upgrade") || f.Upgrade != nil && *f.Upgrade,
 		Destroy:     what == "destroy" || c.Bool("destroy"),
 		LockTimeout: or(set, "lock-timeout", asDuration, f.LockTimeout, 0),
+		CancelAfter: cancelAfter,
 		Log:         r.folder,
 		LockLog:     r.folder.LockLog(), Locked: keep.Locked, Undigested: keep.undigested,
 	}, r.sink), nil

@@ -43,6 +43,7 @@ type Terraform struct {
 	Vars        map[string]string // as -var takes them
 	LockTimeout *time.Duration    // 0 or more
 	PlanMaxAge  *time.Duration    // more than 0
+	CancelAfter *time.Duration    // 0 or more; 0: never
 	Upgrade     *bool
 }
 

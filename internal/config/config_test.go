@@ -34,6 +34,7 @@ terraform {
   lock_timeout = "0s"
   plan_max_age = "24h"
   upgrade      = false
+  cancel_after = "20m"
 }
 backend {
   setup        = true
@@ -87,6 +88,7 @@ github { comment = true }
 			VarFiles:    []string{filepath.Join(dir, "prod.tfvars"), "/abs/x.tfvars"},
 			Vars:        map[string]string{"a": "b", "n": "3", "yes": "true"},
 			LockTimeout: to(time.Duration(0)), PlanMaxAge: to(24 * time.Hour), Upgrade: to(false),
+			CancelAfter: to(20 * time.Minute),
 		},
 		Backend: Backend{Setup: to(true), Attrs: map[string]any{
 			"bucket": "state", "key": "k", "use_lockfile": true, "max_retries": int64(3),
@@ -97,8 +99,8 @@ github { comment = true }
 		Snapshots: Snapshots{Keep: to(5), KeepDays: to(0), Bucket: to("copies")},
 		Guard:     Guard{Protect: []string{"aws_db_instance.*"}, MaxDeletes: to(0), AllowDelete: []string{}},
 		Hooks: []Hook{
-			{Name: "build", Before: "plan", Command: []string{"./build.sh", ""}, Timeout: to(10 * time.Minute), Env: map[string]string{"K": "V"}, Line: 40},
-			{Name: "tell", After: "lock-check", Command: []string{"true"}, Line: 46},
+			{Name: "build", Before: "plan", Command: []string{"./build.sh", ""}, Timeout: to(10 * time.Minute), Env: map[string]string{"K": "V"}, Line: 41},
+			{Name: "tell", After: "lock-check", Command: []string{"true"}, Line: 47},
 		},
 		GitHub: GitHub{Comment: to(true)},
 	}

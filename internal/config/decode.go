@@ -100,6 +100,7 @@ func (d *decoder) file(body hcl.Body) File {
 				"bin": text(&t.Bin), "version": text(&t.Version), "parallelism": whole(&t.Parallelism, 1),
 				"var_files": texts(&t.VarFiles), "vars": textMap(&t.Vars),
 				"lock_timeout": duration(&t.LockTimeout, 0), "plan_max_age": duration(&t.PlanMaxAge, 1), "upgrade": flag(&t.Upgrade),
+				"cancel_after": duration(&t.CancelAfter, 0),
 			})
 		case "backend":
 			d.backend(b, &f.Backend)

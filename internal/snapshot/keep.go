@@ -47,7 +47,11 @@ func (s *Store) Keep(ctx context.Context, want state.Head, reason string) (event
 	case !cur.Exists:
 		return event.Snapshot{}, ErrNoState
 	}
-	return s.keep(ctx, cur, reason)
+	kept, err := s.keep(ctx, cur, reason)
+	if err == nil {
+		s.o.Copied(cur.Head)
+	}
+	return kept, err
 }
 
 // keep makes and verifies a copy of exactly the object cur, whatever its content.

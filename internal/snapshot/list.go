@@ -84,14 +84,7 @@ func (s *Store) describeAll(ctx context.Context, names []Snapshot) ([]Snapshot, 
 // names lists the snapshots whose ID begins with prefix, newest first, with
 // what the listing alone tells.
 func (s *Store) names(ctx context.Context, prefix string) ([]Snapshot, error) {
-	all := []Snapshot{}
-	own := s.addr.SnapshotPrefix()
-	err := s.walk(ctx, s.copies, own+prefix, func(key string, size int64, etag string, _ time.Time) {
-		id, ok := strings.CutSuffix(strings.TrimPrefix(key, own), suffix)
-		if at, reason, serial, valid := parseID(id); ok && valid {
-			all = append(all, Snapshot{ID: id, Time: at, Reason: reason, Serial: serial, Size: size, Key: key, ETag: etag})
-		}
-	})
+	all, err := s.ownNames(ctx, prefix)
 	if err != nil {
 		return nil, err
 	}
@@ -111,6 +104,20 @@ func (s *Store) names(ctx context.Context, prefix string) ([]Snapshot, error) {
 	}
 	slices.SortStableFunc(all, newestFirst)
 	return all, nil
+}
+
+// ownNames are names without the copies that scripts made, in the order of the
+// listing.
+func (s *Store) ownNames(ctx context.Context, prefix string) ([]Snapshot, error) {
+	all := []Snapshot{}
+	own := s.addr.SnapshotPrefix()
+	err := s.walk(ctx, s.copies, own+prefix, func(key string, size int64, etag string, _ time.Time) {
+		id, ok := strings.CutSuffix(strings.TrimPrefix(key, own), suffix)
+		if at, reason, serial, valid := parseID(id); ok && valid {
+			all = append(all, Snapshot{ID: id, Time: at, Reason: reason, Serial: serial, Size: size, Key: key, ETag: etag})
+		}
+	})
+	return all, err
 }
 
 func newestFirst(a, b Snapshot) int {
@@ -235,19 +242,25 @@ func (s *Store) Find(ctx context.Context, id string) (Snapshot, error) {
 	return Snapshot{}, fmt.Errorf("%d snapshots of %s begin with %s, from %s to %s: name one", len(names), s.addr, id, names[len(names)-1].ID, names[0].ID)
 }
 
+// PruneOptions say what a Prune may remove.
+type PruneOptions struct {
+	DryRun    bool            // remove nothing
+	Protected map[string]bool // IDs that stay, however old
+}
+
 // Prune removes the snapshots that are beyond both the last Keep and the last
-// KeepDays days, oldest first, and gives those removed; with dryRun those that
+// KeepDays days, oldest first, and gives those removed; with DryRun those that
 // it would remove. The newest always stays. In a bucket with versions the
 // removed content stays as a noncurrent version, for the bucket's lifecycle.
-func (s *Store) Prune(ctx context.Context, dryRun bool) ([]Snapshot, error) {
-	names, err := s.names(ctx, "")
+func (s *Store) Prune(ctx context.Context, o PruneOptions) ([]Snapshot, error) {
+	names, err := s.ownNames(ctx, "")
 	if err != nil {
 		return nil, fmt.Errorf("prune snapshots: %w", err)
 	}
-	names = slices.DeleteFunc(names, func(n Snapshot) bool { return n.Script })
-	old := expired(names, s.o.Keep, s.o.KeepDays, s.o.Now())
+	slices.SortStableFunc(names, newestFirst)
+	old := slices.DeleteFunc(expired(names, s.o.Keep, s.o.KeepDays, s.o.Now()), func(n Snapshot) bool { return o.Protected[n.ID] })
 	slices.Reverse(old)
-	if dryRun {
+	if o.DryRun {
 		return old, nil
 	}
 	for i, sn := range old {

@@ -179,7 +179,7 @@ func TestPrune(t *testing.T) {
 	want := []string{"20261013T120000.000Z-pre-apply-1", "20261014T120000.000Z-pre-apply-2"}
 	for _, dry := range []bool{true, false} {
 		c.on(smallPages)
-		gone, err := s.Prune(t.Context(), dry)
+		gone, err := s.Prune(t.Context(), PruneOptions{DryRun: dry})
 		c.must(err)
 		if d := cmp.Diff(want, ids(gone)); d != "" {
 			t.Errorf("dry run %v: %s", dry, d)
@@ -189,7 +189,7 @@ func TestPrune(t *testing.T) {
 			t.Errorf("dry run %v: requests %q", dry, c.requests())
 		}
 	}
-	if gone, err := s.Prune(t.Context(), false); err != nil || len(gone) > 0 {
+	if gone, err := s.Prune(t.Context(), PruneOptions{}); err != nil || len(gone) > 0 {
 		t.Errorf("a second time: %v, %v", gone, err)
 	}
 	if _, there := c.content("backups/pre-apply-net+work.tfstate.20200101000000"); !there {

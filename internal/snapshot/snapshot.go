@@ -54,6 +54,9 @@ type Options struct {
 	Commit           string // and the commit of the configuration
 	TerraformVersion string // of the terraform that runs; default: the one that wrote the state
 
+	// Copied is told of what Keep has copied, as the store described it.
+	Copied func(state.Head)
+
 	Settings backend.Settings // encryption and ACL of the state, used for its copies too
 
 	Now         func() time.Time
@@ -94,6 +97,9 @@ func New(client *s3.Client, addr backend.Address, o Options) *Store {
 	def(&o.PartSize, 128<<20)
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Copied == nil {
+		o.Copied = func(state.Head) {}
 	}
 	return &Store{
 		o: o, addr: addr, crypt: encryptionOf(o.Settings),

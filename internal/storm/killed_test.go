@@ -197,6 +197,26 @@ func (w *world) partKilled(t *testing.T) {
 		y.configure(layout{mode: y.plan.mode, seconds: 0.2})
 		y.goesOn(nil)
 	})
+	w.each(t, 5, "terraform, by cancel_after", layout{seconds: 5}, func(y *yard) {
+		y.plan.mode = ignore
+		y.configure(y.plan)
+		y.write(".tfguard.hcl", "terraform {\n  cancel_after = \"1s\"\n}\n")
+		p := y.inFlight()
+		p.signal(syscall.SIGINT)
+		code := p.wait(time.Minute)
+		if code != 131 || !strings.Contains(p.output(), "was killed") {
+			y.Errorf("exit code %d, want 131\n%s", code, p.output())
+		}
+		if slices.ContainsFunc(y.lines(), func(l string) bool { return strings.HasPrefix(l, "create second ") }) {
+			y.Error("it was waited for")
+		}
+		if left := y.locks(); len(left) > 0 || y.held() {
+			y.Errorf("left: %v, holder record %v", left, y.held())
+		}
+		y.quiet()
+		y.configure(layout{mode: ignore, seconds: 0.2})
+		y.goesOn(nil)
+	})
 	w.each(t, 3, "settle, whose time runs out", layout{seconds: 1}, func(y *yard) {
 		p, end := goingOn(y)
 		p.signal(syscall.SIGKILL)

@@ -18,7 +18,7 @@ import (
 //
 // A cancel interrupts it once; then it is waited for, however long it takes:
 // a second interrupt of any kind, or a kill, loses the resource in flight and
-// may leave the lock. The error of an apply that was interrupted and ended well
+// may leave the lock. Only Options.CancelAfter ends the waiting. The error of an apply that was interrupted and ended well
 // all the same is nil.
 func (t *Terraform) Apply(ctx context.Context, file string) error {
 	tf, err := t.value()
@@ -32,7 +32,7 @@ func (t *Terraform) Apply(ctx context.Context, file string) error {
 	diags := &diagnostics{emit: t.emit}
 	stdout := t.messages("apply", diags, t.applied)
 	err = t.run(ctx, tf, command{
-		name: "apply", arg: file, stdout: stdout, diags: diags, effect: true,
+		name: "apply", arg: file, stdout: stdout, diags: diags, effect: true, killAfter: t.o.CancelAfter,
 		call: func(ctx context.Context, tf *tfexec.Terraform, stdout io.Writer) error {
 			return tf.ApplyJSON(ctx, stdout, t.applyOptions(file)...)
 		},

@@ -33,6 +33,9 @@ type Failure struct {
 // refused by the lock that it left. Empty otherwise. The process has ended.
 func (f *Failure) OwnLock() string { return f.own }
 
+// Changes reports whether the command changes resources.
+func (f *Failure) Changes() bool { return strings.HasSuffix(f.Command, " apply") }
+
 // OnlyNotReleased reports whether the command did all of its work but for the
 // release of its lock.
 func (f *Failure) OnlyNotReleased() bool { return f.only(markNotReleased) }

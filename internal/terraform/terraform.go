@@ -2,9 +2,10 @@
 // importer of terraform-exec and hc-install, and mends what bites in them.
 //
 // What it promises: an apply gets exactly one interrupt, never a second one of
-// any kind and never a kill, and is waited for; a plan may get a second
-// interrupt; only commands that hold no lock are killed. Nothing that terraform
-// prints reaches a caller unbounded or with control characters.
+// any kind and, unless Options.CancelAfter says so, never a kill, and is waited
+// for; a plan may get a second interrupt; otherwise only commands that hold no
+// lock are killed. Nothing that terraform prints reaches a caller unbounded or
+// with control characters.
 //
 // What it does not: a wrapper script as the binary gets the interrupts itself
 // and has to exec terraform or pass them on. On systems other than Linux the
@@ -63,6 +64,9 @@ type Options struct {
 	// InterruptAgain is how long after the first interrupt a plan gets the
 	// second one, which frees its lock at once: a plan has nothing in flight.
 	InterruptAgain time.Duration
+	// CancelAfter is how long after its interrupt an apply is killed, for those who
+	// would rather lose what it is creating than wait. Zero: never.
+	CancelAfter time.Duration
 	// KillAfter is how long after the interrupt a command that holds no lock is
 	// killed: init, validate, show, fmt, version, workspace select.
 	KillAfter time.Duration
