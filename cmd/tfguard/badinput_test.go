@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -57,6 +58,9 @@ func badUsage() []badRow {
 		{sentence: "a wait in the environment that is no duration", args: badApply, code: 3,
 			given:  func(w *badWorld) { w.env["TFGUARD_WAIT"] = "nonsense" },
 			stderr: []string{"TFGUARD_WAIT", "nonsense"}, hint: "tfguard apply --help"},
+		{sentence: "an approval in the environment that is neither yes nor no", args: []string{"apply"}, code: 3,
+			given:  func(w *badWorld) { w.env["TFGUARD_AUTO_APPROVE"] = "yes please" },
+			stderr: []string{"TFGUARD_AUTO_APPROVE", "yes please"}, hint: "tfguard apply --help"},
 		{sentence: "a negative wait", args: []string{"apply", "--auto-approve", "--wait", "-5m"}, code: 3,
 			stderr: []string{"--wait"}, hint: "tfguard apply --help"},
 		{sentence: "a negative budget of deletions", args: []string{"apply", "--auto-approve", "--max-deletes", "-1"}, code: 3,
@@ -433,7 +437,7 @@ func badNetworks() []badRow {
 		{sentence: "a cancel while the plan reads a state that does not come", args: []string{"plan"}, code: 130,
 			// Terraform gets its second interrupt after 10 s, waits 5 s for what hangs
 			// (internal/command/meta.go, RunOperation) and leaves its lock, which is then removed.
-			within: 17 * time.Second, changes: []string{"object .tfguard/env/prod/terraform.tfstate/audit/", "version .tfguard/env/prod/terraform.tfstate/audit/"},
+			within: 20 * time.Second, changes: []string{"object .tfguard/env/prod/terraform.tfstate/audit/", "version .tfguard/env/prod/terraform.tfstate/audit/"},
 			during: func(w *badWorld, p *os.Process) {
 				var locked atomic.Bool
 				w.proxy.Add(testkit.Fault{Match: testkit.DynamoDBOp("PutItem"), Done: func(*http.Request) { locked.Store(true) }})
@@ -581,18 +585,25 @@ func badLocks() []badRow {
 		{sentence: "an unlock of a lock that cannot be judged, by its fingerprint", args: []string{"unlock", "--force"}, code: 0,
 			given: func(w *badWorld) {
 				w.item(w.addr.LockID(), "Info", &dynamotypes.AttributeValueMemberB{Value: []byte("\x00\x1b[2J\xff")})
-				out, err := w.command(w.Context(), []string{"locks", "--json"}).Output()
-				var seen lock.Report
-				if json.Unmarshal(out, &seen) != nil || len(seen.Locks) != 1 {
-					w.Fatalf("locks --json: %v: %s", err, out)
-				}
-				w.args = append(w.args, "--id", seen.Locks[0].Fingerprint)
+				w.args = append(w.args, "--id", w.fingerprint())
 			},
 			changes: []string{"item ", "object .tfguard/", "version .tfguard/"}, then: func(w *badWorld, _ badResult) {
 				if got := w.picture()["item "+w.addr.LockID()]; got != "" {
 					w.Errorf("the lock is still there: %q", got)
 				}
 			}},
+		{sentence: "an unlock by LOCK_IDS that would run something", args: []string{"unlock"}, code: 13,
+			given: func(w *badWorld) {
+				w.item(w.addr.LockID(), "Info", badText(w.lock(time.Hour, nil)))
+				w.env["LOCK_IDS"] = "$(touch gone) ; --force\n\x1b[2J `touch gone`"
+			},
+			stderr: []string{"nothing was removed"}, hint: "tfguard locks"},
+		{sentence: "an apply does not remove what cannot be judged, whatever is approved", args: badApply, code: 12,
+			given: func(w *badWorld) {
+				w.item(w.addr.LockID(), "Info", badText(`{"ID":"test123","Who":"manual-test"}`))
+				w.args = append(w.args, "--unlock-stale", "proven", "--approve-lock", "test123", "--approve-lock", w.fingerprint())
+			},
+			stderr: []string{"cannot be judged"}, hint: "tfguard unlock --force --id"},
 		{sentence: "LOCK_IDS approves nothing for an apply", args: badApply, code: 11,
 			given: func(w *badWorld) {
 				w.item(w.addr.LockID(), "Info", badText(w.lock(time.Hour, nil)))
@@ -635,6 +646,17 @@ func badNoCommand(w *badWorld, r badResult) {
 	}
 }
 
+// fingerprint is that of the one lock that there is.
+func (w *badWorld) fingerprint() string {
+	w.Helper()
+	out, err := w.command(w.Context(), []string{"locks", "--json"}).Output()
+	var seen lock.Report
+	if json.Unmarshal(out, &seen) != nil || len(seen.Locks) != 1 {
+		w.Fatalf("locks --json: %v: %s", err, out)
+	}
+	return seen.Locks[0].Fingerprint
+}
+
 // badGitHubFiles are the files of a step.
 var badGitHubFiles = []string{"file home/output", "file home/env", "file home/summary"}
 
@@ -667,6 +689,9 @@ func badStates() []badRow {
 			stderr: []string{"env/prod/terraform.tfstate", "format version"}, hint: "tfguard snapshot list"},
 		{sentence: "a snapshot of a state that is not JSON", args: []string{"snapshot", "create"}, code: 16, given: holding("not a state"),
 			stderr: []string{"not a terraform state", "env/prod/terraform.tfstate"}, hint: "tfguard snapshot list"},
+		{sentence: "a state whose lineage has escapes", args: []string{"snapshot", "create"}, code: 0,
+			given:   holding(strings.ReplaceAll(badState("LINEAGE", 3), "LINEAGE", `\u001b[2J\n::set-output name=a::b##[error]`)),
+			changes: []string{"object backups/", "version backups/"}},
 		{sentence: "a digest that does not match", args: badApply, code: 1, within: badRetries, // terraform looks again for 10 s
 			given: func(w *badWorld) {
 				w.object(w.addr.Key, badState(badLineage, 3))
@@ -816,6 +841,17 @@ func badSnapshots() []badRow {
 		{sentence: "a snapshot's ID that is none", args: append(restore, "../../\x1b[2Jprod"), code: 1,
 			given:  func(w *badWorld) { w.object(w.addr.Key, badState(badLineage, 3)) },
 			stderr: []string{"no such snapshot"}, hint: "tfguard snapshot list"},
+		{sentence: "copies whose names and metadata have escapes", args: []string{"snapshot", "list"}, code: 0,
+			given: func(w *badWorld) {
+				w.object(w.addr.SnapshotPrefix()+"20260101T000000.000Z-manual-1.tfstate", badState(badLineage, 1))
+				w.object(w.addr.SnapshotPrefix()+"20260101T000000.000Z-man\x1b[2Jual-1.tfstate", badState(badLineage, 1))
+				w.object("backups/pre-apply-terraform.tfstate.20260101\n::set-output name=a::b", "not a state")
+				hostile := url.PathEscape("\x1b[2J\n::set-output name=a::b##[error]x")
+				key := w.addr.SnapshotPrefix() + "20260102T000000.000Z-manual-2.tfstate"
+				w.must(w.cloud.Clients.S3.PutObject(w.Context(), &s3.PutObjectInput{Bucket: &w.addr.Bucket, Key: &key, Body: strings.NewReader("x"),
+					Metadata: map[string]string{"tfguard-run": hostile, "tfguard-commit": hostile, "tfguard-lineage": hostile, "tfguard-serial": "-1"}}))
+			},
+			stdout: []string{"20260101T000000.000Z-manual-1", "20260102T000000.000Z-manual-2"}},
 		{sentence: "a snapshot that is cut off", args: restore, code: 16,
 			given:  func(w *badWorld) { copied(w, func(body string) string { return body[:70] }) },
 			stderr: []string{"cannot be restored"}, hint: "tfguard snapshot list"},
@@ -897,6 +933,9 @@ func badMachines() []badRow {
 			given: func(w *badWorld) {
 				w.standIn("plan", "printf '\\033[2J::set-output name=a::b\\n{\"type\":7}\\nnull\\n'; exit 2")
 			},
+			stderr: []string{"plan"}},
+		{sentence: "a terraform that floods its output", args: badApply, code: 1,
+			given:  func(w *badWorld) { w.standIn("plan", "head -c 50000000 /dev/zero; yes error | head -c 50000000 >&2; exit 1") },
 			stderr: []string{"plan"}},
 		{sentence: "a terraform that dies of a signal while it plans", args: badApply, code: 1,
 			given: func(w *badWorld) { w.standIn("plan", "kill -SEGV $$") }, stderr: []string{"plan"}},

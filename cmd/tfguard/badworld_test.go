@@ -244,7 +244,8 @@ func (w *badWorld) checkJSON(r badResult) {
 }
 
 // checkFiles looks at what is left on this machine: no plan, no temporary file,
-// and after wrong usage nothing at all that was not there before.
+// and after wrong usage nothing but tfguard's own folder, in which everything
+// is private and nothing is secret; an engine that panics says so there.
 func (w *badWorld) checkFiles(row badRow, before map[string]string, r badResult) {
 	after := w.files()
 	for _, name := range badDiff(before, after) {
@@ -254,6 +255,24 @@ func (w *badWorld) checkFiles(row badRow, before map[string]string, r badResult)
 			continue
 		}
 		w.Errorf("the file %s is not as it was", name)
+	}
+	for name := range after {
+		if !strings.HasPrefix(name, "conf/.tfguard/") || strings.HasSuffix(name, "/") {
+			continue
+		}
+		path := filepath.Join(w.root, filepath.FromSlash(name))
+		info, err := os.Stat(path)
+		w.must(nil, err)
+		src, err := os.ReadFile(path)
+		w.must(nil, err)
+		if info.Mode().Perm()&0o077 != 0 {
+			w.Errorf("others may read %s: %s", name, info.Mode())
+		}
+		for _, never := range []string{"panic: ", "goroutine ", badSecrets} {
+			if i := bytes.Index(src, []byte(never)); i >= 0 {
+				w.Errorf("%s has %q", name, badHead(string(src[max(0, i-200):])))
+			}
+		}
 	}
 }
 
@@ -488,13 +507,19 @@ func (w *badWorld) stillRunning() (left []string) {
 		}
 		return left
 	}
-	// A process that was killed takes a moment to be gone.
-	ctx, stop := context.WithTimeout(w.Context(), 3*time.Second)
-	defer stop()
-	for left = look(); len(left) > 0 && ctx.Err() == nil; left = look() {
-		runtime.Gosched()
+	// A process that has ended or was killed takes a moment to be gone.
+	deadline, tick := time.After(5*time.Second), time.NewTicker(50*time.Millisecond)
+	defer tick.Stop()
+	for {
+		if left = look(); len(left) == 0 {
+			return nil
+		}
+		select {
+		case <-deadline:
+			return left
+		case <-tick.C:
+		}
 	}
-	return left
 }
 
 // picture is what is in the bucket and in the table: "bucket", "table",

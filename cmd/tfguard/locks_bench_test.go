@@ -72,7 +72,7 @@ func BenchmarkLocksAll(b *testing.B) {
 	}
 }
 
-// Memory does not grow with what is no lock: in a table of 20,000 items it is
+// Memory does not grow with what is no lock: in a table of 10,000 items it is
 // what a small one takes and a little more, and far from the limit. (The 100,000
 // of the issue are in the benchmark.)
 func TestLocksAllMemory(t *testing.T) {
@@ -82,7 +82,7 @@ func TestLocksAllMemory(t *testing.T) {
 	tfguard := buildProgram(t)
 	f := newBench(t, testkit.DynamoDB)
 	_, small := f.locksAll(tfguard)
-	const items, every = 20_000, 100
+	const items, every = 10_000, 100
 	f.fillTable(items, every)
 	states, large := f.locksAll(tfguard)
 	t.Logf("%.1f MiB for an empty table, %.1f MiB for %d items", float64(small)/(1<<20), float64(large)/(1<<20), items)

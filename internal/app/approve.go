@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tfguard/tfguard/internal/event"
 	"github.com/tfguard/tfguard/internal/lock"
@@ -71,6 +72,9 @@ func (p *person) ApproveUnlock(ctx context.Context, v lock.Verdict) ([]string, s
 	return stale, caller() + " on a terminal", nil
 }
 
+// hangUp is how long the signal of a closed terminal is waited for.
+const hangUp = 300 * time.Millisecond
+
 // ask puts a question to the person at the terminal. A cancelled ctx ends it.
 func ask(ctx context.Context, s Streams, question string) (string, error) {
 	if !s.Terminal {
@@ -93,7 +97,14 @@ func ask(ctx context.Context, s Streams, question string) (string, error) {
 	select {
 	case l := <-got:
 		if l.err != nil && l.text == "" {
-			return "", nil // end of input: nobody said yes
+			// End of input: nobody said yes. A terminal that was closed ends it too, and
+			// its signal, which cancels, comes at the same moment.
+			select {
+			case <-ctx.Done():
+				return "", context.Cause(ctx)
+			case <-time.After(hangUp):
+				return "", nil
+			}
 		}
 		return strings.TrimSpace(l.text), nil
 	case <-ctx.Done():

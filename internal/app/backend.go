@@ -12,6 +12,10 @@ import (
 	"github.com/tfguard/tfguard/internal/quote"
 )
 
+func probeFlag() cli.Flag {
+	return yes("probe", "also find out by trying, with an object and an item of its own, whether the stores keep their conditions")
+}
+
 func backendCommand(s Streams) *cli.Command {
 	sub := func(name, usage string, exits []int, action func(context.Context, *settings, *target) error) *cli.Command {
 		return &cli.Command{Name: name, Usage: usage, UsageText: "tfguard backend " + name + " [flags]", Flags: common(), Description: codes(exits...),
@@ -22,6 +26,9 @@ func backendCommand(s Streams) *cli.Command {
 				return withTarget(c, s, action)
 			}}
 	}
+	verify := sub("verify", "check without changing; exits 1 where something differs", []int{ExitOK, ExitFailed, ExitUsage, ExitBackend},
+		func(ctx context.Context, set *settings, t *target) error { return verifyBackend(ctx, s, set, t) })
+	verify.Flags = append(verify.Flags, probeFlag())
 	return &cli.Command{
 		Name: "backend", Usage: "create, repair, check or show bucket and table",
 		Subcommands: []*cli.Command{
@@ -29,8 +36,7 @@ func backendCommand(s Streams) *cli.Command {
 				func(ctx context.Context, set *settings, t *target) error {
 					return setUpBackend(ctx, t, &stepPrinter{s: s, set: set})
 				}),
-			sub("verify", "check without changing; exits 1 where something differs", []int{ExitOK, ExitFailed, ExitUsage, ExitBackend},
-				func(ctx context.Context, set *settings, t *target) error { return verifyBackend(ctx, s, set, t) }),
+			verify,
 			sub("show", "print the resolved backend", []int{ExitOK, ExitFailed, ExitUsage},
 				func(_ context.Context, set *settings, t *target) error { return showBackend(s, set, t) }),
 			unbuilt("migrate-lock", "move from dynamodb_table to use_lockfile and back"),
@@ -72,6 +78,17 @@ func verifyBackend(ctx context.Context, s Streams, set *settings, t *target) err
 	if err != nil {
 		return err
 	}
+	hint := "tfguard backend setup repairs them"
+	if set.cli.Bool("probe") {
+		probed, err := t.backend().Probe(ctx)
+		if err != nil {
+			return err
+		}
+		if len(probed.Findings) > 0 {
+			hint = probed.Findings[0].Fix
+		}
+		report.Findings = append(report.Findings, probed.Findings...)
+	}
 	if set.json {
 		err = printJSON(s.Out, struct {
 			Version  int             `json:"version"`
@@ -89,7 +106,7 @@ func verifyBackend(ctx context.Context, s Streams, set *settings, t *target) err
 			fmt.Fprintf(s.Out, "%s: %s\n", f.Severity, f)
 		}
 	}
-	return &codeError{code: ExitFailed, msg: fmt.Sprintf("%d findings on %s", len(report.Findings), t.addr), hint: "tfguard backend setup repairs them"}
+	return &codeError{code: ExitFailed, msg: fmt.Sprintf("%d findings on %s", len(report.Findings), t.addr), hint: hint}
 }
 
 func showBackend(s Streams, set *settings, t *target) error {

@@ -27,10 +27,11 @@ func doctorCommand(s Streams) *cli.Command {
 	return &cli.Command{
 		Name: "doctor", Usage: "find everything that could fail, before it does", UsageText: "tfguard doctor [flags]",
 		Description: "Looks at the configuration, terraform, the credentials, bucket, table, locks and the CI system.\n" +
-			"It changes nothing.\n\n" + codes(ExitOK, ExitFailed, ExitUsage),
+			"It changes nothing; --probe writes something of its own and removes it.\n\n" + codes(ExitOK, ExitFailed, ExitUsage),
 		Flags: append(common(),
 			str("terraform-bin", "terraform or tofu, as a `PATH` or a name in PATH"),
 			str("terraform-version", "the terraform version to use, installed where it is missing"),
+			probeFlag(),
 			yes("iam-policy", "print the least policy that a role needs for this state")),
 		Action: func(c *cli.Context) error {
 			if err := noArgs(c); err != nil {
@@ -180,7 +181,14 @@ func (d *doctor) aws(t *target) {
 		d.fail("backend", err)
 		return
 	}
-	if len(report.Findings) == 0 {
+	if d.set.cli.Bool("probe") {
+		var probed setup.Report
+		if probed, err = t.backend().Probe(d.ctx); err != nil {
+			d.fail("backend", err)
+		}
+		report.Findings = append(report.Findings, probed.Findings...)
+	}
+	if err == nil && len(report.Findings) == 0 {
 		d.say(fine, "backend", "", "bucket and locks are as they should be")
 	}
 	for _, f := range report.Findings {

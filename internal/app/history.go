@@ -75,7 +75,7 @@ func showSnapshot(ctx context.Context, s Streams, set *settings, t *target, id s
 			Outputs   []shownOutput     `json:"outputs"`
 			Resources []shownInstance   `json:"resources"`
 		}{Version: 1, State: t.addr.String(), Snapshot: sn, Outputs: []shownOutput{}, Resources: []shownInstance{}}
-		contents, err := state.Walk(c.Reader(), func(in state.Instance) error {
+		contents, err := state.Walk(readerOf(c), func(in state.Instance) error {
 			shown := shownInstance{Address: in.Address, Provider: in.Provider, Tainted: in.Tainted, Attributes: []shownAttribute{}}
 			for _, a := range in.Attributes {
 				shown.Attributes = append(shown.Attributes, shownAttribute{a.Path, jsonString(a.Value), a.Hidden})
@@ -98,7 +98,7 @@ func showSnapshot(ctx context.Context, s Streams, set *settings, t *target, id s
 			fmt.Fprintf(s.Out, "%-10s %s\n", line[0]+":", quote.Runner(line[1]))
 		}
 	}
-	contents, err := state.Walk(c.Reader(), func(in state.Instance) error {
+	contents, err := state.Walk(readerOf(c), func(in state.Instance) error {
 		ui.Instance(s.Out, in, set.color)
 		return nil
 	})

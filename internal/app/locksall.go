@@ -145,7 +145,7 @@ func (t *target) askRuns(ctx context.Context, all map[string]*lockedState) error
 	var asking errgroup.Group
 	asking.SetLimit(8)
 	for _, l := range all {
-		if l.held != nil && (len(l.seen) > 0 || l.held.Record.CI != nil) {
+		if l.held != nil {
 			asking.Go(func() error {
 				t.learn(ctx, l.held)
 				return nil

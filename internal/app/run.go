@@ -140,12 +140,21 @@ func (r *run) carryOut(c *cli.Context, err error, body func(context.Context, *ru
 	return err
 }
 
-// planWatch remembers whether the run's plan had no changes.
-type planWatch struct{ none bool }
+// planWatch remembers whether the run's plan had no changes, and how long its
+// apply took.
+type planWatch struct {
+	none    bool
+	applied float64 // seconds
+}
 
 func (w *planWatch) Emit(e event.Event) {
-	if p, ok := e.(event.Plan); ok {
-		w.none = !p.Changed
+	switch e := e.(type) {
+	case event.Plan:
+		w.none = !e.Changed
+	case event.StageFinished:
+		if e.Stage == string(pipeline.Apply) && e.Status == event.OK {
+			w.applied = e.Seconds
+		}
 	}
 }
 

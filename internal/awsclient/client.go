@@ -79,6 +79,7 @@ type Clients struct {
 	Region   string
 
 	cfg      aws.Config
+	getenv   func(string) string
 	base     *awsbase.Config
 	mu       sync.Mutex
 	identity string
@@ -123,7 +124,7 @@ func New(ctx context.Context, s backend.Settings, o Options) (*Clients, error) {
 	})
 	cfg.Logger, cfg.ClientLogMode = logging.Nop{}, 0
 
-	c := &Clients{Region: cfg.Region, cfg: cfg, base: r.base}
+	c := &Clients{Region: cfg.Region, cfg: cfg, getenv: o.Getenv, base: r.base}
 	c.S3 = s3.NewFromConfig(cfg, func(so *s3.Options) {
 		so.UsePathStyle = r.pathStyle
 		if r.s3Endpoint != "" {

@@ -37,11 +37,13 @@ type Instance struct {
 
 // Attribute is a value that is no object or list, or an empty one.
 type Attribute struct {
-	Path   string // such as tags.Name or ingress[0].cidr
-	Value  string // as JSON; empty where it is hidden
-	Hidden bool   // it is sensitive, or its name says that it may be
-	// sum tells whether two hidden values are equal; it never leaves this package.
-	sum string
+	Path  string // such as tags.Name or ingress[0].cidr
+	Value string // as JSON; empty where it is hidden
+	// Hidden: the state marks it as sensitive, its name says that it may be, or
+	// it has a value that is hidden elsewhere. Terraform marks what the
+	// configuration says, not what a provider made of it.
+	Hidden bool
+	raw    string // the value also where it is hidden; it never leaves this package
 }
 
 // maxWord bounds what is read of a name: addresses are a few hundred bytes.
@@ -72,28 +74,97 @@ type rawOutput struct {
 	Sensitive bool            `json:"sensitive"`
 }
 
-// Walk reads a whole state and calls each, which may be nil, for every
-// instance in the order of the state. It holds the outputs and one resource in
+// Walk reads a whole state, twice, and calls each for every instance in the
+// order of the state. It holds the outputs, what is secret and one resource in
 // memory, not more. An error of each ends it; every other but one of reading
 // wraps [ErrNotState].
-func Walk(r io.Reader, each func(Instance) error) (Contents, error) {
+func Walk(open func() io.Reader, each func(Instance) error) (Contents, error) {
+	known := secrets{}
+	c, err := walk(open(), known.collect)
+	if err != nil {
+		return Contents{}, err
+	}
+	known.outputs(c.Outputs)
 	var own error // of each
-	contents, err := walk(r, func(address, provider string, raw json.RawMessage) error {
-		if each == nil {
-			return nil
-		}
-		in, err := readInstance(address, provider, raw)
+	_, err = walk(open(), func(address, provider string, raw json.RawMessage) error {
+		in, err := readInstance(address, provider, raw, known)
 		if err == nil {
-			if own = each(in); own != nil {
-				return own
-			}
+			own = each(in)
+			err = own
 		}
 		return err
 	})
 	if own != nil {
 		return Contents{}, own
 	}
-	return contents, err
+	return c, err
+}
+
+// secrets are values, as JSON, that are hidden wherever they stand.
+type secrets map[string]bool
+
+// Bounds: how many are kept, and up to how many are looked for inside of other
+// values. A state with more is odd in other ways too.
+const (
+	maxSecrets = 100_000
+	maxSought  = 1000
+)
+
+// telling reports whether a value can be recognised: true, 1 and "a" stand in
+// many places and are nobody's secret by themselves.
+func telling(value string) bool {
+	least := 4
+	if strings.HasPrefix(value, `"`) {
+		least += 2 // the quotes
+	}
+	return len(value) >= least && value != "true" && value != "false"
+}
+
+func (s secrets) add(value string) {
+	if telling(value) && len(s) < maxSecrets {
+		s[value] = true
+	}
+}
+
+// collect is told of every instance.
+func (s secrets) collect(address, provider string, raw json.RawMessage) error {
+	in, err := readInstance(address, provider, raw, nil)
+	for _, a := range in.Attributes {
+		if a.Hidden {
+			s.add(a.raw)
+		}
+	}
+	return err
+}
+
+// outputs hides those that have, or contain, a secret.
+func (s secrets) outputs(all []Output) {
+	for _, o := range all {
+		if o.Value.Hidden {
+			s.add(o.Value.raw)
+		}
+	}
+	for i := range all {
+		if v := &all[i].Value; s.in(v.raw) {
+			v.Value, v.Hidden = "", true
+		}
+	}
+}
+
+// in reports whether a value is a secret or contains one.
+func (s secrets) in(value string) bool {
+	if s[value] {
+		return true
+	}
+	if len(value) < 6 || len(s) > maxSought {
+		return false
+	}
+	for secret := range s {
+		if text := strings.Trim(secret, `"`); len(text) >= 6 && strings.Contains(value, text) {
+			return true
+		}
+	}
+	return false
 }
 
 // walk is Walk with the instances as they stand.
@@ -280,14 +351,16 @@ func readOutput(name string, o rawOutput) Output {
 	if json.Compact(&b, o.Value) == nil {
 		value = b.String()
 	}
-	a := Attribute{Value: value, sum: value}
+	a := Attribute{Value: value, raw: value}
 	if o.Sensitive || secretName(name) {
 		a.Value, a.Hidden = "", true
 	}
 	return Output{Name: name, Value: a}
 }
 
-func readInstance(address, provider string, raw json.RawMessage) (Instance, error) {
+// readInstance hides what the instance itself says is secret, the values of
+// known, and what contains a secret of its own.
+func readInstance(address, provider string, raw json.RawMessage, known secrets) (Instance, error) {
 	var r rawInstance
 	if err := json.Unmarshal(raw, &r); err != nil {
 		return Instance{}, err
@@ -308,6 +381,17 @@ func readInstance(address, provider string, raw json.RawMessage) (Instance, erro
 		f.add([]string{k}, v, false)
 	}
 	in.Attributes = f.out
+	own := secrets{}
+	for _, a := range in.Attributes {
+		if a.Hidden {
+			own.add(a.raw)
+		}
+	}
+	for i := range in.Attributes {
+		if a := &in.Attributes[i]; !a.Hidden && (known[a.raw] || own.in(a.raw)) {
+			a.Value, a.Hidden = "", true
+		}
+	}
 	slices.SortFunc(in.Attributes, func(a, b Attribute) int { return strings.Compare(a.Path, b.Path) })
 	return in, nil
 }
@@ -398,7 +482,7 @@ func (f *flattener) add(path []string, value any, hidden bool) {
 		return
 	}
 	text, _ := json.Marshal(value) // came from JSON
-	a := Attribute{Path: pathName(path), Value: string(text), sum: string(text), Hidden: hidden || secretName(path[len(path)-1])}
+	a := Attribute{Path: pathName(path), Value: string(text), raw: string(text), Hidden: hidden || secretName(path[len(path)-1])}
 	if a.Hidden {
 		a.Value = ""
 	}

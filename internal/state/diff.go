@@ -55,14 +55,17 @@ func (d Diff) Empty() bool {
 // once for a checksum of every instance, once for the attributes of those that
 // differ. A nil reader is a state that does not exist.
 func Compare(a, b func() io.Reader) (Diff, error) {
-	before, old, err := sums(a)
+	known := secrets{}
+	before, old, err := sums(a, known)
 	if err != nil {
 		return Diff{}, err
 	}
-	after, now, err := sums(b)
+	after, now, err := sums(b, known)
 	if err != nil {
 		return Diff{}, err
 	}
+	known.outputs(before.Outputs)
+	known.outputs(after.Outputs)
 	d := Diff{From: before.Head, To: after.Head, Outputs: compareOutputs(before.Outputs, after.Outputs)}
 	differ := map[string]bool{}
 	for address, sum := range old {
@@ -92,10 +95,10 @@ func Compare(a, b func() io.Reader) (Diff, error) {
 		}
 	}
 	was := map[string]Instance{}
-	if _, err = walk(a(), selected(differ, func(in Instance) { was[in.Address] = in })); err != nil {
+	if _, err = walk(a(), selected(differ, known, func(in Instance) { was[in.Address] = in })); err != nil {
 		return Diff{}, err
 	}
-	_, err = walk(b(), selected(differ, func(in Instance) {
+	_, err = walk(b(), selected(differ, known, func(in Instance) {
 		if changes := compareInstances(was[in.Address], in); len(changes) > 0 {
 			d.Changed = append(d.Changed, InstanceChange{in.Address, changes})
 		}
@@ -104,12 +107,12 @@ func Compare(a, b func() io.Reader) (Diff, error) {
 	return d, err
 }
 
-func selected(wanted map[string]bool, each func(Instance)) func(string, string, json.RawMessage) error {
+func selected(wanted map[string]bool, known secrets, each func(Instance)) func(string, string, json.RawMessage) error {
 	return func(address, provider string, raw json.RawMessage) error {
 		if !wanted[address] {
 			return nil
 		}
-		in, err := readInstance(address, provider, raw)
+		in, err := readInstance(address, provider, raw, known)
 		if err == nil {
 			each(in)
 		}
@@ -117,8 +120,8 @@ func selected(wanted map[string]bool, each func(Instance)) func(string, string, 
 	}
 }
 
-// sums gives a checksum of every instance.
-func sums(open func() io.Reader) (Contents, map[string][sha256.Size]byte, error) {
+// sums gives a checksum of every instance, and adds what is secret to known.
+func sums(open func() io.Reader, known secrets) (Contents, map[string][sha256.Size]byte, error) {
 	all := map[string][sha256.Size]byte{}
 	if open == nil {
 		return Contents{}, all, nil
@@ -130,7 +133,7 @@ func sums(open func() io.Reader) (Contents, map[string][sha256.Size]byte, error)
 		}
 		b.WriteString(provider)
 		all[address] = sha256.Sum256(b.Bytes())
-		return nil
+		return known.collect(address, provider, raw)
 	})
 	return c, all, err
 }
@@ -179,7 +182,7 @@ func compareAttributes(a, b []Attribute) []AttributeChange {
 			out = append(out, AttributeChange{Path: b[0].Path, Action: Added, After: json.RawMessage(b[0].Value), Sensitive: b[0].Hidden})
 			b = b[1:]
 		default:
-			if a[0].sum != b[0].sum {
+			if a[0].raw != b[0].raw {
 				c := AttributeChange{Path: b[0].Path, Action: Changed, Sensitive: a[0].Hidden || b[0].Hidden}
 				if !c.Sensitive {
 					c.Before, c.After = json.RawMessage(a[0].Value), json.RawMessage(b[0].Value)

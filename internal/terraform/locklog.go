@@ -17,7 +17,7 @@ import (
 // lockLine is what the S3 backend logs when it asks for its lock (terraform
 // internal/backend/remote-state/s3/client.go, logKeyBackendLockId). Other
 // versions may not: then the ID is not known.
-var lockLine = regexp.MustCompile(`backend-s3: Attempting to lock remote state[^\n]*? tf_backend\.lock\.id=([0-9A-Za-z-]{1,128}) `)
+var lockLine = regexp.MustCompile(`backend-s3: Attempting to lock remote state[^\n]*? tf_backend\.lock\.id=([0-9A-Za-z-]+) `)
 
 // digestLine is what the S3 backend logs, and nothing more, where it has
 // written the state and could not write its digest (the same file, putMD5).

@@ -225,7 +225,7 @@ func (f fan) Write(p []byte) (int, error) {
 type tail struct {
 	mu  sync.Mutex
 	max int
-	buf []byte
+	buf []byte // up to twice as much, so that not every write moves it
 }
 
 func (t *tail) Write(p []byte) (int, error) {
@@ -235,8 +235,8 @@ func (t *tail) Write(p []byte) (int, error) {
 	if len(p) >= t.max {
 		t.buf, p = t.buf[:0], p[len(p)-t.max:]
 	}
-	if over := len(t.buf) + len(p) - t.max; over > 0 {
-		t.buf = append(t.buf[:0], t.buf[over:]...)
+	if len(t.buf)+len(p) > 2*t.max {
+		t.buf = append(t.buf[:0], t.buf[len(t.buf)-t.max:]...)
 	}
 	t.buf = append(t.buf, p...)
 	return n, nil
@@ -245,7 +245,7 @@ func (t *tail) Write(p []byte) (int, error) {
 func (t *tail) text() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return string(t.buf)
+	return string(t.buf[max(0, len(t.buf)-t.max):])
 }
 
 // head keeps the first max bytes.
