@@ -935,7 +935,9 @@ func badMachines() []badRow {
 			},
 			stderr: []string{"plan"}},
 		{sentence: "a terraform that floods its output", args: badApply, code: 1,
-			given:  func(w *badWorld) { w.standIn("plan", "head -c 50000000 /dev/zero; yes error | head -c 50000000 >&2; exit 1") },
+			given: func(w *badWorld) {
+				w.standIn("plan", "head -c 30000000 /dev/zero; yes error | head -c 10000000 >&2; exit 1")
+			},
 			stderr: []string{"plan"}},
 		{sentence: "a terraform that dies of a signal while it plans", args: badApply, code: 1,
 			given: func(w *badWorld) { w.standIn("plan", "kill -SEGV $$") }, stderr: []string{"plan"}},

@@ -65,6 +65,7 @@ func TestMain(m *testing.M) {
 //	on [-after N] [-done] WHAT PATH OP ARG...
 //	                          do one of the things below, once, before such a
 //	                          request is carried out, or -done: after it
+//	ignore METHOD HEADER      such requests lose this header, which is a condition
 //	reset                     no more faults; each must have had its effect
 //	mode FILE OCTAL           the file has these permissions
 //
@@ -224,7 +225,7 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	for name, run := range map[string]command{
 		"code": (*script).cmdCode, "jsonl": (*script).cmdJSONLines, "capture": (*script).cmdCapture,
 		"outputs": (*script).cmdOutputs, "ran": (*script).cmdRan, "requests": (*script).cmdRequests, "fault": (*script).cmdFault,
-		"on": (*script).cmdOn, "reset": (*script).cmdReset, "mode": (*script).cmdMode,
+		"on": (*script).cmdOn, "reset": (*script).cmdReset, "mode": (*script).cmdMode, "ignore": (*script).cmdIgnore,
 	} {
 		all[name] = func(ts *testscript.TestScript, neg bool, args []string) {
 			if neg {
@@ -380,6 +381,15 @@ func (s *script) cmdOn(ts *testscript.TestScript, args []string) {
 		f.Before = do
 	}
 	s.add(args, f)
+}
+
+// cmdIgnore makes the store one that takes a condition and ignores it.
+func (s *script) cmdIgnore(ts *testscript.TestScript, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: ignore method header")
+	}
+	s.add(args, testkit.Fault{Match: func(r *http.Request) bool { return r.Method == args[0] && r.Header.Get(args[1]) != "" },
+		Before: func(r *http.Request) { r.Header.Del(args[1]) }})
 }
 
 func (s *script) cmdReset(ts *testscript.TestScript, args []string) { s.reset(ts.Fatalf) }

@@ -39,6 +39,9 @@ func (a *applier) Apply(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
+	if err := a.enough(ctx); err != nil {
+		return err
+	}
 	at := attempt{from: from, began: time.Now()}
 	err = a.Terraform.Apply(ctx, file)
 	at.ended = time.Now()

@@ -16,6 +16,7 @@ import (
 	"github.com/tfguard/tfguard/internal/ci"
 	"github.com/tfguard/tfguard/internal/engine"
 	"github.com/tfguard/tfguard/internal/event"
+	"github.com/tfguard/tfguard/internal/pipeline"
 	"github.com/tfguard/tfguard/internal/quote"
 	"github.com/tfguard/tfguard/internal/ui"
 )
@@ -134,7 +135,7 @@ func (r *run) carryOut(c *cli.Context, err error, body func(context.Context, *ru
 	end.Seconds = time.Since(r.started).Seconds()
 	if r.folder != nil {
 		// The plan is gone, or was never there; the result is for those who come later.
-		_ = errors.Join(r.folder.Close(), r.folder.WriteResult(end))
+		_ = errors.Join(r.folder.Close(), r.folder.WriteResult(engine.Result{RunFinished: end, Applied: changes.applied}))
 	}
 	r.sink.Emit(end)
 	return err

@@ -121,6 +121,9 @@ func (set *settings) enterSandbox(ctx context.Context) error {
 // setSandboxEnv sets the environment of this process and those it starts.
 func (set *settings) setSandboxEnv(legacy bool) (err error) {
 	for k, v := range set.daemon.Env(set.endpoint, legacy) {
+		if k == "TF_DATA_DIR" && set.scratch != nil {
+			v = set.scratch.dataDir
+		}
 		if v == "" {
 			err = os.Unsetenv(k)
 		} else {

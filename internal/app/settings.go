@@ -24,6 +24,8 @@ type settings struct {
 	// started is the directory that relative paths of flags count from.
 	started string
 
+	scratch *scratch // the state that a drill works on, instead of the real one
+
 	// daemon and endpoint are the sandbox's, once the run has entered it.
 	daemon   *daemon.Daemon
 	endpoint daemon.Endpoint

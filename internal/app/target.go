@@ -149,7 +149,11 @@ func (set *settings) target(ctx context.Context) (*target, error) {
 // backendConfig are the --backend-config values; a file's path counts from
 // where tfguard was started, and is handed on absolute.
 func (set *settings) backendConfig() []string {
-	return discover.Absolute(values(set.cli, "backend-config"), set.started)
+	config := discover.Absolute(values(set.cli, "backend-config"), set.started)
+	if set.scratch != nil {
+		config = append(config, "key="+set.scratch.key)
+	}
+	return config
 }
 
 // writeOverride gives terraform the backend of .tfguard.hcl where the

@@ -75,6 +75,7 @@ type Guard struct {
 	Protect     []string // globs of addresses
 	MaxDeletes  *int     // 0 or more
 	AllowDelete []string // addresses
+	Credentials *string  // required or preferred
 }
 
 // Hook is a command that runs before or after a stage: one of Before and After

@@ -63,6 +63,7 @@ guard {
   protect      = ["aws_db_instance.*"]
   max_deletes  = 0
   allow_delete = []
+  credentials  = "required"
 }
 hook "build" {
   before  = "plan"
@@ -97,10 +98,10 @@ github { comment = true }
 		}},
 		Locks:     Locks{StaleAfter: to(90 * time.Minute), UnlockStale: to("proven"), Wait: to(10 * time.Minute), Holder: to("required")},
 		Snapshots: Snapshots{Keep: to(5), KeepDays: to(0), Bucket: to("copies")},
-		Guard:     Guard{Protect: []string{"aws_db_instance.*"}, MaxDeletes: to(0), AllowDelete: []string{}},
+		Guard:     Guard{Protect: []string{"aws_db_instance.*"}, MaxDeletes: to(0), AllowDelete: []string{}, Credentials: to("required")},
 		Hooks: []Hook{
-			{Name: "build", Before: "plan", Command: []string{"./build.sh", ""}, Timeout: to(10 * time.Minute), Env: map[string]string{"K": "V"}, Line: 41},
-			{Name: "tell", After: "lock-check", Command: []string{"true"}, Line: 47},
+			{Name: "build", Before: "plan", Command: []string{"./build.sh", ""}, Timeout: to(10 * time.Minute), Env: map[string]string{"K": "V"}, Line: 42},
+			{Name: "tell", After: "lock-check", Command: []string{"true"}, Line: 48},
 		},
 		GitHub: GitHub{Comment: to(true)},
 	}

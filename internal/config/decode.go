@@ -118,6 +118,7 @@ func (d *decoder) file(body hcl.Body) File {
 			g := &f.Guard
 			d.block(b, map[string]setter{
 				"protect": texts(&g.Protect), "max_deletes": whole(&g.MaxDeletes, 0), "allow_delete": texts(&g.AllowDelete),
+				"credentials": oneOf(&g.Credentials, "required", "preferred"),
 			})
 		case "hook":
 			h := d.hook(b)

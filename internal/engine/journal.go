@@ -3,6 +3,7 @@ package engine
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -25,7 +26,7 @@ type Journal struct {
 	file    *os.File
 	failed  error // of the last write
 	torn    bool  // the last line was written in part
-	outputs int64 // bytes of text for people so far
+	outputs int64 // bytes of text for people that may still come
 }
 
 func (r *Run) events() string { return filepath.Join(r.Dir, "events.ndjson") }
@@ -39,7 +40,7 @@ func (r *Run) Journal(ring func()) (*Journal, error) {
 	if ring == nil {
 		ring = func() {}
 	}
-	return &Journal{run: r.ID, now: time.Now, ring: ring, file: f}, nil
+	return &Journal{run: r.ID, now: time.Now, ring: ring, file: f, outputs: maxOutputs}, nil
 }
 
 // maxOutputs bounds the text of terraform and hooks in a journal, in bytes.
@@ -51,10 +52,10 @@ func (j *Journal) Emit(e event.Event) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if out, ok := e.(event.Output); ok {
-		if j.outputs > maxOutputs {
+		if j.outputs < 0 {
 			return
 		}
-		if j.outputs += int64(len(out.Text)); j.outputs > maxOutputs {
+		if j.outputs -= int64(len(out.Text)); j.outputs < 0 {
 			e = event.Output{Source: out.Source, Text: "… there is more than can be shown; the run's terraform.log goes on"}
 		}
 	}
@@ -120,11 +121,11 @@ func (r *Run) Follow(ctx context.Context, more func(context.Context) bool, see f
 			return fmt.Errorf("read the run's journal: %w", err)
 		}
 		if last {
-			end, ok := r.result()
+			end, ok := r.Result()
 			if !ok {
 				return ErrDied
 			}
-			see(end)
+			see(end.RunFinished)
 			return nil
 		}
 		last = !more(ctx) // what was written before the end is read once more
@@ -134,25 +135,35 @@ func (r *Run) Follow(ctx context.Context, more func(context.Context) bool, see f
 	}
 }
 
-// result reads what the run came to.
-func (r *Run) result() (event.RunFinished, bool) {
-	line, err := os.ReadFile(filepath.Join(r.Dir, "result.json"))
-	if err != nil {
-		return event.RunFinished{}, false
-	}
-	_, e, err := event.Decode(line)
-	end, ok := e.(event.RunFinished)
-	return end, ok && err == nil
+// Result is what a run came to, as it stays in result.json.
+type Result struct {
+	event.RunFinished
+	Applied float64 `json:"apply_seconds,omitempty"` // what the apply stage took, where it went well
 }
 
-// WriteResult keeps what the run came to in result.json.
-func (r *Run) WriteResult(e event.RunFinished) error {
-	line, err := event.Encode(r.ID, time.Now(), e)
+// Result reads what the run came to; ok is false where it has left no result.
+func (r *Run) Result() (end Result, ok bool) {
+	line, err := os.ReadFile(r.resultFile())
+	if err != nil {
+		return end, false
+	}
+	var head event.Header
+	if json.Unmarshal(line, &head) != nil || head.Type != end.Type() || json.Unmarshal(line, &end) != nil {
+		return Result{}, false
+	}
+	return end, true
+}
+
+// WriteResult keeps what the run came to.
+func (r *Run) WriteResult(end Result) error {
+	line, err := event.Encode(r.ID, time.Now(), end)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(r.Dir, "result.json"), line, 0o600); err != nil {
+	if err := os.WriteFile(r.resultFile(), line, 0o600); err != nil {
 		return fmt.Errorf("write the run's result: %w", err)
 	}
 	return nil
 }
+
+func (r *Run) resultFile() string { return filepath.Join(r.Dir, "result.json") }

@@ -148,7 +148,6 @@ type RunFinished struct {
 	Status   string  `json:"status"`
 	ExitCode int     `json:"exit_code"`
 	Seconds  float64 `json:"seconds"`
-	Applying float64 `json:"apply_seconds,omitempty"` // of the apply stage, where it went well
 	Error    string  `json:"error,omitempty"`
 	Hint     string  `json:"hint,omitempty"`
 }

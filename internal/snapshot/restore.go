@@ -220,7 +220,9 @@ func (r *restore) keepCurrent(ctx context.Context, res *Result) (cur object, err
 		}
 	}
 	if cur.Size > 0 {
-		res.Kept, err = r.keep(ctx, cur, r.o.Reason)
+		if res.Kept, err = r.keep(ctx, cur, r.o.Reason); err != nil {
+			err = fmt.Errorf("%w: %w", ErrNotKept, err)
+		}
 	}
 	return cur, err
 }

@@ -37,6 +37,8 @@ var (
 	ErrNoState = errors.New("there is no state to copy")
 	// ErrNotVerified: a copy was made and is not what was to be copied.
 	ErrNotVerified = errors.New("the copy does not match the state")
+	// ErrNotKept: what is there could not be copied, so it was not written over.
+	ErrNotKept = errors.New("the state could not be copied before")
 	// ErrNotFound: no snapshot has that ID.
 	ErrNotFound = errors.New("no such snapshot")
 	// ErrRefused: the snapshot is truncated, tampered with, or another state's.

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -222,7 +221,7 @@ func FuzzWalk(f *testing.F) {
 	f.Add(whole(1, thing("a", `{"v":{"value":"hunter2","type":"string"}}`, `,"sensitive_attributes":[[{"type":"get_attr","value":"v"}]]`), ""))
 	f.Add(`{"version":4,"serial":1,"lineage":"x","resources":[{"instances":[{"index_key":{}}]}]}`)
 	f.Fuzz(func(t *testing.T, in string) {
-		c, err := Walk(opened(in), func(i Instance) error {
+		_, err := Walk(opened(in), func(i Instance) error {
 			for _, a := range i.Attributes {
 				if a.Hidden && a.Value != "" {
 					t.Errorf("%s %s is hidden and told: %s", i.Address, a.Path, a.Value)
@@ -242,11 +241,6 @@ func FuzzWalk(f *testing.F) {
 		d, err := Compare(opened(in), opened(in))
 		if err != nil || !d.Empty() {
 			t.Errorf("compared with itself: %+v, %v", d, err)
-		}
-		var head bytes.Buffer
-		head.WriteString(in)
-		if h, err := Parse(&head); err == nil && (h.Serial != c.Serial || h.Lineage != c.Lineage) && !strings.Contains(in[strings.Index(in, "serial")+6:], "serial") && !strings.Contains(in[strings.Index(in, "lineage")+7:], "lineage") {
-			t.Errorf("its head is %v, the whole says %v", h, c.Head)
 		}
 	})
 }
