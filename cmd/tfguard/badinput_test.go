@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -11,7 +13,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -26,6 +27,7 @@ import (
 	"github.com/tfguard/tfguard/internal/testkit"
 )
 
+// badRows are all rows, by what is bad.
 func badRows() []badRow {
 	var all []badRow
 	for _, some := range [][]badRow{
@@ -37,8 +39,8 @@ func badRows() []badRow {
 	return all
 }
 
-// apply is the whole sequence without a person.
-var badApply = []string{"apply", "--auto-approve"}
+// badApply is the whole sequence without a person.
+func badApply(more ...string) []string { return append([]string{"apply", "--auto-approve"}, more...) }
 
 // badUsage is what is typed wrong: 3, before anything is touched.
 func badUsage() []badRow {
@@ -55,7 +57,7 @@ func badUsage() []badRow {
 			stderr: []string{"--wait"}, hint: "--help"},
 		{sentence: "a wait that is no duration", args: []string{"apply", "--auto-approve", "--wait", "soon"}, code: 3,
 			stderr: []string{"soon", "wait"}, hint: "tfguard apply --help"},
-		{sentence: "a wait in the environment that is no duration", args: badApply, code: 3,
+		{sentence: "a wait in the environment that is no duration", args: badApply(), code: 3,
 			given:  func(w *badWorld) { w.env["TFGUARD_WAIT"] = "nonsense" },
 			stderr: []string{"TFGUARD_WAIT", "nonsense"}, hint: "tfguard apply --help"},
 		{sentence: "an approval in the environment that is neither yes nor no", args: []string{"apply"}, code: 3,
@@ -101,7 +103,7 @@ func badUsage() []badRow {
 			stderr: []string{"TF_WORKSPACE", `"../prod"`}, hint: "tfguard plan --help"},
 		{sentence: "a workspace that leads out of its prefix", args: []string{"plan", "--workspace", ".."}, code: 3,
 			stderr: []string{"--workspace", `".."`}, hint: "tfguard plan --help"},
-		{sentence: "locking switched off behind tfguard's back", args: badApply, code: 3,
+		{sentence: "locking switched off behind tfguard's back", args: badApply(), code: 3,
 			given:  func(w *badWorld) { w.env["TF_CLI_ARGS"] = "-lock=false" }, // G1
 			stderr: []string{"TF_CLI_ARGS", "-lock=false"}, hint: "unset"},
 		{sentence: "a backend setting without a name", args: []string{"plan", "--backend-config", "=x"}, code: 3,
@@ -198,13 +200,13 @@ func badConfigurations() []badRow {
 				w.gitHub()
 				w.file("more.tf", "variable \"size\" {\n  default = 1\n  validation {\n    condition     = var.size > 1\n    error_message = \"No \\u001b[2J\\n::set-output name=lock_ids::gone\\n##[error]x.\"\n  }\n}\n")
 			},
-			stdout: []string{"more.tf"}, then: badNoCommand, changes: badGitHubFiles},
-		{sentence: "resources and outputs whose names and values have escapes and workflow commands", args: badApply, code: 0,
+			stdout: []string{"more.tf"}, then: badNoCommand, changes: badGitHubFiles()},
+		{sentence: "resources and outputs whose names and values have escapes and workflow commands", args: badApply(), code: 0,
 			given: func(w *badWorld) {
 				w.gitHub()
 				w.file("more.tf", "resource \"terraform_data\" \"each\" {\n  for_each = toset([\"\\u001b[2J\\n::set-output name=lock_ids::gone\\n##[error]x\"])\n  input    = \"${each.key}\\r::add-mask::1\"\n}\n\noutput \"all\" {\n  value = \"\\n::set-output name=lock_ids::gone\\u001b]0;x\\u0007\\n${terraform_data.each[\"\\u001b[2J\\n::set-output name=lock_ids::gone\\n##[error]x\"].output}\"\n}\n")
 			},
-			then: badNoCommand, changes: append(slices.Clone(badGitHubFiles), badWritten...)},
+			then: badNoCommand, changes: append(badGitHubFiles(), badWritten()...)},
 		{sentence: "a hook that prints escapes", args: []string{"plan"}, code: 0,
 			given: func(w *badWorld) {
 				w.file(".tfguard.hcl", "hook \"build\" {\n  before  = \"check\"\n  command = [\"sh\", \"-c\", \"printf 'x\\\\033[2J\\\\033]0;x\\\\a ##[error]y\\\\r::set-output name=a::b'; cat /dev/zero | head -c 300000\"]\n}\n")
@@ -220,7 +222,7 @@ func badConfigurations() []badRow {
 // badBackends are backends that are missing or cannot be used.
 func badBackends() []badRow {
 	block := func(sentence string, attrs map[string]string, code int, hint string, stderr ...string) badRow {
-		return badRow{sentence: sentence, args: badApply, code: code, hint: hint, stderr: stderr,
+		return badRow{sentence: sentence, args: badApply(), code: code, hint: hint, stderr: stderr,
 			given: func(w *badWorld) { w.file("main.tf", w.backend(attrs)+badConfiguration) }}
 	}
 	return []badRow{
@@ -235,14 +237,14 @@ func badBackends() []badRow {
 		block("a bucket's name with spaces and markup", map[string]string{"bucket": `"my bucket <script>"`}, 15, "tfguard backend"),
 		block("a table's name that AWS refuses", map[string]string{"dynamodb_table": `"my table/../x"`}, 15, "tfguard backend", "my table/../x"),
 		block("an endpoint that is no address", map[string]string{"endpoints": `{ s3 = "not a url at all", dynamodb = "http://[::1" }`}, 15, "tfguard backend verify"),
-		{sentence: "a bucket that is not there", args: badApply, bare: true, code: 15,
+		{sentence: "a bucket that is not there", args: badApply(), bare: true, code: 15,
 			stderr: []string{"does not exist", "bucket tfguard-test-"}, hint: "tfguard backend setup"},
-		{sentence: "a table that is not there", args: badApply, code: 15,
+		{sentence: "a table that is not there", args: badApply(), code: 15,
 			given: func(w *badWorld) {
 				w.file("main.tf", w.backend(map[string]string{"dynamodb_table": `"no-such-table"`})+badConfiguration)
 			},
 			stderr: []string{"table no-such-table", "does not exist"}, hint: "tfguard backend setup"},
-		{sentence: "a table whose key is not the locks'", args: badApply, code: 15,
+		{sentence: "a table whose key is not the locks'", args: badApply(), code: 15,
 			given: func(w *badWorld) {
 				other := w.addr.Table + "-other"
 				w.must(w.cloud.Clients.DynamoDB.CreateTable(w.Context(), &dynamodb.CreateTableInput{TableName: &other, BillingMode: dynamotypes.BillingModePayPerRequest,
@@ -251,10 +253,10 @@ func badBackends() []badRow {
 				w.file("main.tf", w.backend(map[string]string{"dynamodb_table": fmt.Sprintf("%q", other)})+badConfiguration)
 			},
 			stderr: []string{"-locks-other", `"Id"`, "LockID"}, hint: "tfguard backend"},
-		{sentence: "a bucket of somebody else", args: badApply, code: 15,
+		{sentence: "a bucket of somebody else", args: badApply(), code: 15,
 			given:  func(w *badWorld) { w.refuse(w.s3(), testkit.S3Error(403, "AccessDenied", "Access Denied")) },
 			stderr: []string{"bucket tfguard-test-", "another AWS account"}, hint: "bucket"},
-		{sentence: "a bucket in another region", args: badApply, code: 15,
+		{sentence: "a bucket in another region", args: badApply(), code: 15,
 			given: func(w *badWorld) {
 				moved := testkit.S3Error(301, "PermanentRedirect", "The bucket you are attempting to access must be addressed using the specified endpoint.")(nil)
 				moved.Header["X-Amz-Bucket-Region"] = "eu-west-3"
@@ -311,13 +313,13 @@ func badPermissions() []badRow {
 		w.refuse(nil, testkit.DynamoDBError(400, dynamo, "refused"))
 	}
 	return []badRow{
-		{sentence: "a state that may not be read", args: badApply, code: 1,
+		{sentence: "a state that may not be read", args: badApply(), code: 1,
 			given: func(w *badWorld) {
 				w.object(w.addr.Key, badState(badLineage, 3))
 				w.refuse(w.on(w.addr.Key), s3Denied("s3:GetObject", "arn:aws:s3:::"+w.addr.String()))
 			},
 			stderr: []string{"s3:GetObject", "env/prod/terraform.tfstate"}, hint: "allow s3:GetObject on"},
-		{sentence: "a lock object that may not be read", args: badApply, mode: testkit.Lockfile, code: 1,
+		{sentence: "a lock object that may not be read", args: badApply(), mode: testkit.Lockfile, code: 1,
 			given: func(w *badWorld) {
 				w.refuse(w.on(w.addr.LockKey()), s3Denied("s3:GetObject", "arn:aws:s3:::"+w.addr.Bucket+"/"+w.addr.LockKey()))
 			},
@@ -327,15 +329,15 @@ func badPermissions() []badRow {
 				w.refuse(w.on(w.addr.LockKey()), testkit.S3Error(403, "AccessDenied", "Access Denied"))
 			},
 			stderr: []string{"permission denied: s3:GetObject on s3://", ".tflock"}, hint: "allow s3:GetObject on"},
-		{sentence: "a lock object that may not be written", args: badApply, mode: testkit.Lockfile, code: 1,
+		{sentence: "a lock object that may not be written", args: badApply(), mode: testkit.Lockfile, code: 1,
 			given: func(w *badWorld) {
 				w.refuse(w.on(w.addr.LockKey(), "PUT"), s3Denied("s3:PutObject", "arn:aws:s3:::"+w.addr.Bucket+"/"+w.addr.LockKey()))
 			},
 			stderr: []string{"s3:PutObject", ".tflock"}, hint: "allow s3:PutObject on"},
-		{sentence: "a lock item that may not be read", args: badApply, code: 1,
+		{sentence: "a lock item that may not be read", args: badApply(), code: 1,
 			given:  func(w *badWorld) { w.refuse(testkit.DynamoDBOp("GetItem"), dynamoDenied(w, "dynamodb:GetItem")) },
 			stderr: []string{"permission denied: dynamodb:GetItem on", "-locks"}, hint: "allow dynamodb:GetItem on"},
-		{sentence: "a lock item that may not be written", args: badApply, code: 1,
+		{sentence: "a lock item that may not be written", args: badApply(), code: 1,
 			given:  func(w *badWorld) { w.refuse(testkit.DynamoDBOp("PutItem"), dynamoDenied(w, "dynamodb:PutItem")) },
 			stderr: []string{"dynamodb:PutItem", "-locks"}, hint: "allow dynamodb:PutItem on"},
 		{sentence: "a table that may not be described is no obstacle", args: []string{"plan"}, code: 0,
@@ -343,7 +345,7 @@ func badPermissions() []badRow {
 				w.refuse(testkit.DynamoDBOp("DescribeTable"), dynamoDenied(w, "dynamodb:DescribeTable"))
 			},
 			stderr: []string{"dynamodb:DescribeTable", "-locks"}},
-		{sentence: "a backup that may not be written", args: badApply, code: 16, // G4
+		{sentence: "a backup that may not be written", args: badApply(), code: 16, // G4
 			given: func(w *badWorld) {
 				w.object(w.addr.Key, badState(badLineage, 3))
 				w.refuse(func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/backups/") && r.Method == "PUT" },
@@ -354,17 +356,17 @@ func badPermissions() []badRow {
 			given: func(w *badWorld) {
 				w.refuse(func(r *http.Request) bool { return w.s3()(r) && r.URL.Query().Has("list-type") }, s3Denied("s3:ListBucket", "arn:aws:s3:::"+w.addr.Bucket))
 			}},
-		{sentence: "a key of KMS that may not be used", args: badApply, code: 16,
+		{sentence: "a key of KMS that may not be used", args: badApply(), code: 16,
 			given: func(w *badWorld) {
 				w.object(w.addr.Key, badState(badLineage, 3))
 				w.refuse(func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/backups/") && r.Method == "PUT" },
 					s3Denied("kms:GenerateDataKey", "arn:aws:kms:us-east-1:111122223333:key/0000"))
 			},
 			stderr: []string{"kms:GenerateDataKey", "key/0000"}, hint: "allow kms:GenerateDataKey on"},
-		{sentence: "credentials that have expired", args: badApply, code: 1,
+		{sentence: "credentials that have expired", args: badApply(), code: 1,
 			given:  func(w *badWorld) { everything(w, "ExpiredToken", 400) },
 			stderr: []string{"tfguard-test-", "Expired"}, hint: "renew the credentials"},
-		{sentence: "an access key that there is not", args: badApply, code: 1,
+		{sentence: "an access key that there is not", args: badApply(), code: 1,
 			given:  func(w *badWorld) { everything(w, "InvalidAccessKeyId", 403) },
 			stderr: []string{"tfguard-test-"}, hint: "credentials"},
 		{sentence: "a clock that is wrong", args: []string{"locks"}, mode: testkit.Lockfile, code: 1, within: badRetries,
@@ -372,12 +374,12 @@ func badPermissions() []badRow {
 				w.refuse(nil, testkit.S3Error(403, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large."))
 			},
 			stderr: []string{"RequestTimeTooSkewed", "s3:GetObject on s3://tfguard-test-"}, hint: "clock"},
-		{sentence: "no credentials at all", args: badApply, code: 1,
+		{sentence: "no credentials at all", args: badApply(), code: 1,
 			given: func(w *badWorld) {
 				w.file("main.tf", w.backend(map[string]string{"access_key": "", "secret_key": ""})+badConfiguration)
 			},
 			stderr: []string{"no AWS credentials"}, hint: "AWS_PROFILE"},
-		{sentence: "a metadata service that refuses", args: badApply, code: 1,
+		{sentence: "a metadata service that refuses", args: badApply(), code: 1,
 			given: func(w *badWorld) {
 				w.file("main.tf", w.backend(map[string]string{"access_key": "", "secret_key": "", "skip_metadata_api_check": ""})+badConfiguration)
 				delete(w.env, "AWS_EC2_METADATA_DISABLED")
@@ -385,7 +387,7 @@ func badPermissions() []badRow {
 				w.refuse(func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/latest/") }, testkit.S3Error(403, "AccessDenied", "no"))
 			},
 			stderr: []string{"no AWS credentials"}, hint: "AWS_PROFILE"},
-		{sentence: "a profile that there is not", args: badApply, code: 1,
+		{sentence: "a profile that there is not", args: badApply(), code: 1,
 			given: func(w *badWorld) {
 				w.file("main.tf", w.backend(map[string]string{"access_key": "", "secret_key": "", "profile": `"nobody"`})+badConfiguration)
 			},
@@ -410,7 +412,12 @@ func badNetworks() []badRow {
 	passing := func(match func(w *badWorld) func(*http.Request) bool, fault testkit.Fault) func(w *badWorld) {
 		return func(w *badWorld) {
 			fault.Match = match(w)
-			w.proxy.Add(fault)
+			w.fault = w.proxy.Add(fault)
+		}
+	}
+	all := func(w *badWorld, _ badResult) { // the fault was not got round
+		if n := w.proxy.Hits(w.fault); n != w.fault.Times {
+			w.Errorf("%d requests failed, not %d", n, w.fault.Times)
 		}
 	}
 	table := func(*badWorld) func(*http.Request) bool { return testkit.DynamoDBOp("GetItem") }
@@ -418,7 +425,7 @@ func badNetworks() []badRow {
 		return func(r *http.Request) bool { return w.s3()(r) && r.URL.Query().Has("versioning") }
 	}
 	return []badRow{
-		{sentence: "an endpoint that refuses connections", args: badApply, code: 1, within: badRetries,
+		{sentence: "an endpoint that refuses connections", args: badApply(), code: 1, within: badRetries,
 			given: func(w *badWorld) {
 				w.file("main.tf", strings.ReplaceAll(w.backend(nil), w.proxy.URL, "http://127.0.0.1:1")+badConfiguration)
 			},
@@ -426,9 +433,9 @@ func badNetworks() []badRow {
 		{sentence: "an endpoint that breaks every connection", args: []string{"locks"}, code: 1, within: badRetries,
 			given:  func(w *badWorld) { w.proxy.Add(testkit.Fault{Refuse: true}) },
 			stderr: []string{"tfguard-test-", "after 5 attempts"}, hint: "check the network"},
-		{sentence: "a cancel while S3 hangs", args: badApply, code: 130,
+		{sentence: "a cancel while S3 hangs", args: badApply(), code: 130,
 			during: interrupt(func(w *badWorld) func(*http.Request) bool { return w.s3() }), stderr: []string{"interrupt"}},
-		{sentence: "a cancel while DynamoDB hangs", args: badApply, code: 130,
+		{sentence: "a cancel while DynamoDB hangs", args: badApply(), code: 130,
 			during: interrupt(table), stderr: []string{"interrupt"}},
 		{sentence: "a cancel while everything hangs", args: []string{"plan"}, code: 130,
 			during: interrupt(func(*badWorld) func(*http.Request) bool { return nil }), stderr: []string{"interrupt"}},
@@ -445,7 +452,7 @@ func badNetworks() []badRow {
 				w.must(nil, p.Signal(os.Interrupt))
 			},
 			stderr: []string{"interrupt"}},
-		{sentence: "a cancel while the holder record is written and comes through late", args: badApply, code: 130, // G3
+		{sentence: "a cancel while the holder record is written and comes through late", args: badApply(), code: 130, // G3
 			during: func(w *badWorld, p *os.Process) {
 				came := make(chan struct{})
 				w.proxy.Add(testkit.Fault{Match: w.on(w.addr.HolderKey(), "PUT"), Times: 1, Before: func(r *http.Request) {
@@ -459,11 +466,15 @@ func badNetworks() []badRow {
 						_, _ = w.cloud.Clients.S3.PutObject(w.Context(), &s3.PutObjectInput{Bucket: &w.addr.Bucket, Key: &key, Body: bytes.NewReader(body)})
 					}
 				}})
-				<-came
-				w.must(nil, p.Signal(os.Interrupt))
+				select {
+				case <-came:
+					w.must(nil, p.Signal(os.Interrupt))
+				case <-time.After(30 * time.Second):
+					w.Error("no holder record was written")
+				}
 			},
 			stderr: []string{"interrupt"}},
-		{sentence: "a portal that sends every request elsewhere", args: badApply, code: 1, within: badRetries,
+		{sentence: "a portal that sends every request elsewhere", args: badApply(), code: 1, within: badRetries,
 			given: func(w *badWorld) {
 				w.refuse(nil, func(*http.Request) *testkit.Response {
 					return &testkit.Response{Status: 302, Header: map[string]string{"Location": w.proxy.URL + "/login"}}
@@ -477,22 +488,22 @@ func badNetworks() []badRow {
 				})
 			},
 			stderr: []string{".tflock"}, hint: "check the network"},
-		{sentence: "an endpoint that answers with a web page", args: badApply, code: 1,
+		{sentence: "an endpoint that answers with a web page", args: badApply(), code: 1,
 			given: func(w *badWorld) { w.refuse(nil, html(200)) }, stderr: []string{"tfguard-test-"}, hint: "endpoint"},
-		{sentence: "a gateway that answers with a web page", args: badApply, code: 1, within: badRetries,
+		{sentence: "a gateway that answers with a web page", args: badApply(), code: 1, within: badRetries,
 			given: func(w *badWorld) { w.refuse(nil, html(502)) }, stderr: []string{"tfguard-test-"}, hint: "endpoint"},
 		{sentence: "a proxy's page in place of the lock is not \"no lock\"", args: []string{"locks"}, mode: testkit.Lockfile, code: 1,
 			given: func(w *badWorld) { w.refuse(w.on(w.addr.LockKey()), html(404)) }, stderr: []string{".tflock"}, hint: "endpoint"},
 		{sentence: "three failures of S3 in a row pass", args: []string{"plan"}, code: 0,
-			given: passing(bucket, testkit.Fault{Times: 3, Answer: testkit.S3Error(500, "InternalError", "We encountered an internal error.")})},
+			given: passing(bucket, testkit.Fault{Times: 3, Answer: testkit.S3Error(500, "InternalError", "We encountered an internal error.")}), then: all},
 		{sentence: "three requests to slow down pass", args: []string{"plan"}, code: 0,
-			given: passing(bucket, testkit.Fault{Times: 3, Answer: testkit.S3Error(503, "SlowDown", "Please reduce your request rate.")})},
+			given: passing(bucket, testkit.Fault{Times: 3, Answer: testkit.S3Error(503, "SlowDown", "Please reduce your request rate.")}), then: all},
 		{sentence: "four failures of DynamoDB in a row pass", args: []string{"locks"}, code: 0, within: badRetries,
-			given: passing(table, testkit.Fault{Times: 4, Answer: testkit.DynamoDBError(500, "InternalServerError", "later")})},
+			given: passing(table, testkit.Fault{Times: 4, Answer: testkit.DynamoDBError(500, "InternalServerError", "later")}), then: all},
 		{sentence: "four throttled reads of the lock pass", args: []string{"locks"}, code: 0, within: badRetries,
-			given: passing(table, testkit.Fault{Times: 4, Answer: testkit.DynamoDBError(400, "ProvisionedThroughputExceededException", "slow")})},
+			given: passing(table, testkit.Fault{Times: 4, Answer: testkit.DynamoDBError(400, "ProvisionedThroughputExceededException", "slow")}), then: all},
 		{sentence: "answers that get lost on their way pass", args: []string{"locks"}, code: 0,
-			given: passing(table, testkit.Fault{Times: 3, Drop: true})},
+			given: passing(table, testkit.Fault{Times: 3, Drop: true}), then: all},
 	}
 }
 
@@ -522,7 +533,7 @@ func badLocks() []badRow {
 		}
 	}
 	unclear := func(sentence, mode string, given func(w *badWorld)) badRow {
-		return badRow{sentence: sentence, args: badApply, mode: mode, code: 12, given: given,
+		return badRow{sentence: sentence, args: badApply(), mode: mode, code: 12, given: given,
 			stderr: []string{"cannot be judged"}, hint: "tfguard unlock --force --id"}
 	}
 	return []badRow{
@@ -552,25 +563,25 @@ func badLocks() []badRow {
 			w.object(w.addr.LockKey(), w.lock(time.Hour, nil))
 			w.item(w.addr.LockID(), "Info", badText(w.lock(time.Hour, nil)[:40]))
 		}),
-		{sentence: "a lock object of somebody who is at work", args: badApply, mode: testkit.Lockfile, code: 10, // G1
+		{sentence: "a lock object of somebody who is at work", args: badApply(), mode: testkit.Lockfile, code: 10, // G1
 			given:  object(func(w *badWorld) string { return w.lock(time.Minute, nil) }),
 			stderr: []string{badLockID, "alice@build-7"}, hint: "--wait"},
-		{sentence: "a hostile lock", args: badApply, code: 10,
+		{sentence: "a hostile lock", args: badApply(), code: 10,
 			given:  text(func(w *badWorld) string { return w.lock(time.Minute, hostile) }),
 			stderr: []string{badLockID, "eve@"}, hint: "--wait"},
 		{sentence: "a hostile lock, to its locks", args: []string{"locks"}, code: 10,
 			given:  text(func(w *badWorld) string { return w.lock(time.Minute, hostile) }),
 			stdout: []string{badLockID, "eve@"}},
-		{sentence: "a hostile lock, to a GitHub runner", args: badApply, code: 10,
+		{sentence: "a hostile lock, to a GitHub runner", args: badApply(), code: 10,
 			given: gitHub(text(func(w *badWorld) string { return w.lock(time.Minute, hostile) })), then: badNoCommand,
-			changes: badGitHubFiles},
+			changes: badGitHubFiles()},
 		{sentence: "a hostile lock, to a GitHub runner and its locks", args: []string{"locks", "--json"}, code: 10,
 			given: gitHub(text(func(w *badWorld) string { return w.lock(time.Minute, hostile) })), then: badNoCommand,
-			changes: badGitHubFiles},
-		{sentence: "a hostile stale lock, to a GitHub runner", args: badApply, code: 11,
+			changes: badGitHubFiles()},
+		{sentence: "a hostile stale lock, to a GitHub runner", args: badApply(), code: 11,
 			given: gitHub(text(func(w *badWorld) string { return w.lock(time.Hour, hostile) })), then: badNoCommand,
-			changes: badGitHubFiles, hint: "tfguard unlock --id " + badLockID},
-		{sentence: "the approval of another lock", args: append(badApply, "--approve-lock", "someone-elses"), code: 13, // G2
+			changes: badGitHubFiles(), hint: "tfguard unlock --id " + badLockID},
+		{sentence: "the approval of another lock", args: badApply("--approve-lock", "someone-elses"), code: 13, // G2
 			given:  text(func(w *badWorld) string { return w.lock(time.Hour, nil) }),
 			stderr: []string{"someone-elses", "nothing was removed"}, hint: "tfguard locks"},
 		{sentence: "an unlock of another lock", args: []string{"unlock", "--id", "someone-elses"}, code: 13,
@@ -598,19 +609,19 @@ func badLocks() []badRow {
 				w.env["LOCK_IDS"] = "$(touch gone) ; --force\n\x1b[2J `touch gone`"
 			},
 			stderr: []string{"nothing was removed"}, hint: "tfguard locks"},
-		{sentence: "an apply does not remove what cannot be judged, whatever is approved", args: badApply, code: 12,
+		{sentence: "an apply does not remove what cannot be judged, whatever is approved", args: badApply(), code: 12,
 			given: func(w *badWorld) {
 				w.item(w.addr.LockID(), "Info", badText(`{"ID":"test123","Who":"manual-test"}`))
 				w.args = append(w.args, "--unlock-stale", "proven", "--approve-lock", "test123", "--approve-lock", w.fingerprint())
 			},
 			stderr: []string{"cannot be judged"}, hint: "tfguard unlock --force --id"},
-		{sentence: "LOCK_IDS approves nothing for an apply", args: badApply, code: 11,
+		{sentence: "LOCK_IDS approves nothing for an apply", args: badApply(), code: 11,
 			given: func(w *badWorld) {
 				w.item(w.addr.LockID(), "Info", badText(w.lock(time.Hour, nil)))
 				w.env["LOCK_IDS"] = badLockID
 			},
 			stderr: []string{"waits for approval"}, hint: "tfguard unlock --id " + badLockID},
-		{sentence: "a lock that is swapped between look and removal", args: append(badApply, "--approve-lock", badLockID), code: 13, // G2
+		{sentence: "a lock that is swapped between look and removal", args: badApply("--approve-lock", badLockID), code: 13, // G2
 			given: func(w *badWorld) {
 				w.item(w.addr.LockID(), "Info", badText(w.lock(time.Hour, nil)))
 				w.proxy.Add(testkit.Fault{Match: testkit.DynamoDBOp("DeleteItem"), Times: 1, Before: func(*http.Request) {
@@ -658,7 +669,9 @@ func (w *badWorld) fingerprint() string {
 }
 
 // badGitHubFiles are the files of a step.
-var badGitHubFiles = []string{"file home/output", "file home/env", "file home/summary"}
+func badGitHubFiles() []string {
+	return []string{"file home/output", "file home/env", "file home/summary"}
+}
 
 // gitHub makes this a step of GitHub Actions.
 func (w *badWorld) gitHub() {
@@ -676,7 +689,7 @@ func badStates() []badRow {
 		return func(w *badWorld) { w.object(w.addr.Key, body) }
 	}
 	broken := func(sentence, body string) badRow {
-		return badRow{sentence: sentence, args: badApply, code: 1, given: holding(body),
+		return badRow{sentence: sentence, args: badApply(), code: 1, given: holding(body),
 			stderr: []string{"env/prod/terraform.tfstate"}, hint: "tfguard snapshot list"}
 	}
 	return []badRow{
@@ -684,7 +697,7 @@ func badStates() []badRow {
 		broken("a state that is cut off", badState(badLineage, 3)[:60]),
 		broken("a state that a newer terraform wrote", `{"version":5,"terraform_version":"9.9.9","serial":1,"lineage":"x"}`),
 		{sentence: "a state object that is empty is no state", args: []string{"plan"}, code: 0, given: holding("")},
-		{sentence: "a state in the format of terraform 0.11", args: badApply, code: 16, // what cannot be read cannot be kept
+		{sentence: "a state in the format of terraform 0.11", args: badApply(), code: 16, // what cannot be read cannot be kept
 			given:  holding(`{"version":3,"serial":1,"lineage":"x","modules":[]}`),
 			stderr: []string{"env/prod/terraform.tfstate", "format version"}, hint: "tfguard snapshot list"},
 		{sentence: "a snapshot of a state that is not JSON", args: []string{"snapshot", "create"}, code: 16, given: holding("not a state"),
@@ -692,7 +705,7 @@ func badStates() []badRow {
 		{sentence: "a state whose lineage has escapes", args: []string{"snapshot", "create"}, code: 0,
 			given:   holding(strings.ReplaceAll(badState("LINEAGE", 3), "LINEAGE", `\u001b[2J\n::set-output name=a::b##[error]`)),
 			changes: []string{"object backups/", "version backups/"}},
-		{sentence: "a digest that does not match", args: badApply, code: 1, within: badRetries, // terraform looks again for 10 s
+		{sentence: "a digest that does not match", args: badApply(), code: 1, within: badRetries, // terraform looks again for 10 s
 			given: func(w *badWorld) {
 				w.object(w.addr.Key, badState(badLineage, 3))
 				w.item(w.addr.DigestID(), "Digest", badText("00000000000000000000000000000000"))
@@ -703,7 +716,7 @@ func badStates() []badRow {
 				w.object(w.addr.Key, badState(badLineage, 3))
 				w.item(w.addr.DigestID(), "Digest", &dynamotypes.AttributeValueMemberN{Value: "12"})
 			}},
-		{sentence: "an errored.tfstate of an earlier run", args: badApply, code: 1, // G4
+		{sentence: "an errored.tfstate of an earlier run", args: badApply(), code: 1, // G4
 			given:  func(w *badWorld) { w.file("errored.tfstate", badState(badLineage, 9)) },
 			stderr: []string{"errored.tfstate"}, hint: "tfguard state repair"},
 		{sentence: "a state of the other format's version beside no lock", args: []string{"locks"}, code: 0, given: holding("not a state")},
@@ -888,10 +901,14 @@ func badSnapshots() []badRow {
 }
 
 // badWritten is what an apply writes.
-var badWritten = []string{"object env/prod/terraform.tfstate", "version env/prod/terraform.tfstate", "item "}
+func badWritten() []string {
+	return []string{"object env/prod/terraform.tfstate", "version env/prod/terraform.tfstate", "item "}
+}
 
 // badCache is where an installed terraform would be.
-var badCache = []string{"file home/.cache/", "file home/.cache/tfguard/", "file home/.cache/tfguard/terraform/"}
+func badCache() []string {
+	return []string{"file home/.cache/", "file home/.cache/tfguard/", "file home/.cache/tfguard/terraform/"}
+}
 
 // badMachines are programs, folders and streams that are not as they should be.
 func badMachines() []badRow {
@@ -925,38 +942,38 @@ func badMachines() []badRow {
 				w.env["PATH"] = filepath.Join(w.root, "home")
 				w.env["HTTPS_PROXY"] = "http://127.0.0.1:1"
 			},
-			stderr: []string{"install"}, hint: "--terraform-bin", changes: badCache},
+			stderr: []string{"install"}, hint: "--terraform-bin", changes: badCache()},
 		{sentence: "a version that cannot be installed offline", args: []string{"plan", "--terraform-version", "99.98.97"}, code: 1, within: 40 * time.Second,
 			given:  func(w *badWorld) { w.env["HTTPS_PROXY"] = "http://127.0.0.1:1" },
-			stderr: []string{"install", "99.98.97"}, hint: "--terraform-bin", changes: badCache},
-		{sentence: "a terraform that prints nonsense in place of a plan", args: badApply, code: 1,
+			stderr: []string{"install", "99.98.97"}, hint: "--terraform-bin", changes: badCache()},
+		{sentence: "a terraform that prints nonsense in place of a plan", args: badApply(), code: 1,
 			given: func(w *badWorld) {
 				w.standIn("plan", "printf '\\033[2J::set-output name=a::b\\n{\"type\":7}\\nnull\\n'; exit 2")
 			},
 			stderr: []string{"plan"}},
-		{sentence: "a terraform that floods its output", args: badApply, code: 1,
+		{sentence: "a terraform that floods its output", args: badApply(), code: 1,
 			given: func(w *badWorld) {
-				w.standIn("plan", "head -c 30000000 /dev/zero; yes error | head -c 10000000 >&2; exit 1")
+				w.standIn("plan", "head -c 30000000 /dev/zero; yes error | head -c 1000000 >&2; exit 1")
 			},
 			stderr: []string{"plan"}},
-		{sentence: "a terraform that dies of a signal while it plans", args: badApply, code: 1,
+		{sentence: "a terraform that dies of a signal while it plans", args: badApply(), code: 1,
 			given: func(w *badWorld) { w.standIn("plan", "kill -SEGV $$") }, stderr: []string{"plan"}},
-		{sentence: "a terraform that says it has planned and writes no file", args: badApply, code: 1,
+		{sentence: "a terraform that says it has planned and writes no file", args: badApply(), code: 1,
 			given: func(w *badWorld) {
 				w.standIn("plan", `echo '{"type":"change_summary","changes":{"add":1,"change":0,"remove":0}}'; exit 2`)
 			},
 			stderr: []string{"plan"}},
-		{sentence: "a terraform that dies while it applies", args: badApply, code: 1,
+		{sentence: "a terraform that dies while it applies", args: badApply(), code: 1,
 			given: func(w *badWorld) { w.standIn("apply", "kill -KILL $$") }, stderr: []string{"apply"}},
-		{sentence: "a folder of tfguard that is a file", args: badApply, code: 1, given: isFile(".tfguard"),
+		{sentence: "a folder of tfguard that is a file", args: badApply(), code: 1, given: isFile(".tfguard"),
 			stderr: []string{".tfguard"}},
-		{sentence: "a folder of terraform that is a file", args: badApply, code: 1, given: isFile(".terraform"),
+		{sentence: "a folder of terraform that is a file", args: badApply(), code: 1, given: isFile(".terraform"),
 			stderr: []string{".terraform"}},
-		{sentence: "a data directory that is a file", args: badApply, code: 1,
+		{sentence: "a data directory that is a file", args: badApply(), code: 1,
 			given:  func(w *badWorld) { w.file("data", "a file\n"); w.env["TF_DATA_DIR"] = "data" },
 			stderr: []string{"data"}},
 		{sentence: "a killed init's broken terraform.tfstate", args: []string{"plan"}, code: 0, given: isFile(".terraform/terraform.tfstate")},
-		{sentence: "a data directory of another backend", args: badApply, code: 1,
+		{sentence: "a data directory of another backend", args: badApply(), code: 1,
 			given: func(w *badWorld) {
 				w.file(".terraform/terraform.tfstate", `{"version":3,"terraform_version":"1.11.4","backend":{"type":"s3","config":{"bucket":"another","key":"k","region":"us-east-1"},"hash":1}}`)
 			},
@@ -965,27 +982,27 @@ func badMachines() []badRow {
 			given: func(w *badWorld) { delete(w.env, "HOME") }},
 		{sentence: "no directory for temporary files", args: []string{"plan"}, code: 0,
 			given: func(w *badWorld) { w.env["TMPDIR"] = filepath.Join(w.root, "nowhere") }},
-		{sentence: "a reader of stdout that goes away while it applies", args: badApply, code: 0, oneLine: true, // G4
-			then: applied, changes: badWritten},
-		{sentence: "a stdout and a stderr that are closed", args: badApply, code: 0, shell: `exec "$0" "$@" >&- 2>&-`,
-			then: applied, changes: badWritten},
-		{sentence: "a stdout on a disk that is full", args: badApply, code: 0, shell: `exec "$0" "$@" >/dev/full`,
-			then: applied, changes: badWritten},
+		{sentence: "a reader of stdout that goes away while it applies", args: badApply(), code: 0, oneLine: true, // G4
+			then: applied, changes: badWritten()},
+		{sentence: "a stdout and a stderr that are closed", args: badApply(), code: 0, shell: `exec "$0" "$@" >&- 2>&-`,
+			then: applied, changes: badWritten()},
+		{sentence: "a stdout on a disk that is full", args: badApply(), code: 0, shell: `exec "$0" "$@" >/dev/full`,
+			then: applied, changes: badWritten()},
 		{sentence: "a working directory that is gone", args: []string{"plan"}, code: 3, shell: `mkdir gone && cd gone && rmdir ../gone && exec "$0" "$@"`,
 			stderr: []string{"getwd", "no such file or directory"}},
-		{sentence: "a full disk under the files of a GitHub step", args: badApply, code: 0,
+		{sentence: "a full disk under the files of a GitHub step", args: badApply(), code: 0,
 			given: func(w *badWorld) {
 				w.gitHub()
 				w.env["GITHUB_OUTPUT"], w.env["GITHUB_STEP_SUMMARY"] = "/dev/full", "/dev/full"
 			},
 			stderr: []string{"tfguard: warning: write GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"},
-			then:   applied, changes: append(slices.Clone(badGitHubFiles), badWritten...)},
-		{sentence: "files of a GitHub step that are not there", args: badApply, code: 0,
+			then:   applied, changes: append(badGitHubFiles(), badWritten()...)},
+		{sentence: "files of a GitHub step that are not there", args: badApply(), code: 0,
 			given: func(w *badWorld) {
 				w.gitHub()
 				w.env["GITHUB_OUTPUT"], w.env["GITHUB_ENV"], w.env["GITHUB_STEP_SUMMARY"] = filepath.Join(w.root, "a"), "", w.root
 			},
 			stderr: []string{"tfguard: warning: open GITHUB_OUTPUT"},
-			then:   applied, changes: badWritten},
+			then:   applied, changes: badWritten()},
 	}
 }

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -61,6 +63,7 @@ type badWorld struct {
 	bin      string
 	cloud    *testkit.Cloud
 	proxy    *testkit.Faulty
+	fault    *testkit.Fault // of some rows
 	settings backend.Settings
 	addr     backend.Address
 	root     string // of everything local

@@ -47,7 +47,7 @@ func ops() map[string]op {
 		"backend": opBackend, "putlock": opPutLock, "rmlock": opRemoveLock, "locked": opLocked, "unlocked": opUnlocked, "aged": opAged,
 		"serial": opSerial, "bump": opBump, "objects": opObjects, "object": opObject, "spoil": opSpoil, "putitem": opPutItem, "suspendversioning": opSuspendVersioning,
 		"putobject": opPutObject, "rmobject": opRemoveObject,
-		"oldversion": opOldVersion, "putholder": opPutHolder,
+		"oldversion": opOldVersion, "versions": opVersions, "putholder": opPutHolder,
 	}
 }
 
@@ -272,6 +272,12 @@ func opUnlocked(ctx context.Context, c cloud, _ io.Writer, args []string) error 
 }
 
 func opAged(ctx context.Context, c cloud, _ io.Writer, args []string) error {
+	key := c.key + ".tflock"
+	if len(args) == 2 {
+		key, args = args[1], args[:1]
+	} else if _, inBucket := c.stores(""); !inBucket {
+		return nil // its age is that of its Created
+	}
 	args, err := flags("aged", args, 1, nil)
 	if err != nil {
 		return err
@@ -280,10 +286,7 @@ func opAged(ctx context.Context, c cloud, _ io.Writer, args []string) error {
 	if err != nil {
 		return err
 	}
-	if _, inBucket := c.stores(""); !inBucket {
-		return nil // its age is that of its Created
-	}
-	head, err := c.clients.S3.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &c.bucket, Key: aws.String(c.key + ".tflock")})
+	head, err := c.clients.S3.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &c.bucket, Key: &key})
 	if err != nil {
 		return err
 	}
@@ -450,6 +453,18 @@ func opRemoveObject(ctx context.Context, c cloud, _ io.Writer, args []string) er
 		return err
 	}
 	_, err = c.clients.S3.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &c.bucket, Key: &args[0]})
+	return err
+}
+
+func opVersions(ctx context.Context, c cloud, _ io.Writer, args []string) error {
+	args, err := flags("versions", args, 2, nil)
+	if err != nil {
+		return err
+	}
+	list, err := c.clients.S3.ListObjectVersions(ctx, &s3.ListObjectVersionsInput{Bucket: &c.bucket, Prefix: &args[0]})
+	if err == nil && strconv.Itoa(len(list.Versions)+len(list.DeleteMarkers)) != args[1] {
+		err = fmt.Errorf("%d versions and %d delete markers are below %s, want %s", len(list.Versions), len(list.DeleteMarkers), args[0], args[1])
+	}
 	return err
 }
 

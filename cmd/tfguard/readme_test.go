@@ -211,6 +211,21 @@ func TestReadme(t *testing.T) {
 		}
 	})
 
+	t.Run("every direct dependency has its reason", func(t *testing.T) {
+		reasons := readText(t, "../../docs/decisions/dependencies.md")
+		for line := range strings.Lines(readText(t, "../../go.mod")) {
+			path, version, found := strings.Cut(strings.TrimSpace(line), " ")
+			if !found || !strings.HasPrefix(version, "v") || strings.Contains(version, "// indirect") {
+				continue
+			}
+			name := regexp.MustCompile(`/v[0-9]+$`).ReplaceAllString(strings.TrimPrefix(path, "github.com/"), "")
+			short := strings.TrimPrefix(name, "aws/aws-sdk-go-v2/") // in one row with the SDK
+			if !strings.Contains(reasons, "`"+name) && !strings.Contains(reasons, "`"+short+"`") {
+				t.Errorf("%s is not in docs/decisions/dependencies.md", path)
+			}
+		}
+	})
+
 	t.Run("every file that is linked is there", func(t *testing.T) {
 		links := map[string]bool{}
 		for _, from := range []string{"README.md", "docs/ARCHITECTURE.md", "docs/locking.md", "docs/benchmarks.md"} {

@@ -83,10 +83,11 @@ func TestMain(m *testing.M) {
 //	rmlock                               take the lock away
 //	locked [-store dynamodb|s3] ID       this lock is in each store of the mode, or in this one
 //	unlocked                             no store has a lock
-//	aged D                               wait until the lock object has this age
+//	aged D [KEY]                         wait until the lock object, or this one, has this age
 //	serial N|none                        the state has this serial, and its digest fits
 //	bump                                 write the state as another run would: serial + 1
 //	objects PREFIX N                     so many objects are below the prefix
+//	versions PREFIX N                    so many versions and delete markers are
 //	object PREFIX                        print the last of them
 //	spoil PREFIX                         write the last of them anew: hello becomes jello
 //	putholder [-run ID] [-lock ID] [-stage S] [-gone] KEY

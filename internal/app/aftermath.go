@@ -56,11 +56,11 @@ func (k *keeper) afterTerraform(ctx context.Context, err error) error {
 		return nil
 	}
 	var f *terraform.Failure
-	if errors.As(err, &f) && f.ExitCode < 0 {
+	if errors.As(err, &f) && f.Killed {
 		k.mu.Lock()
 		flying := slices.Clone(k.flying)
 		k.mu.Unlock()
-		k.warnOf(f.Command+" did not end by itself", flying)
+		k.warnOf(f.Command+" was killed", flying)
 	}
 	clean, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
 	defer stop()
@@ -111,7 +111,7 @@ func (r *run) afterwards(ctx context.Context, t *target, err error) error {
 	if info, statErr := os.Stat(filepath.Join(r.set.dir, erroredState)); statErr == nil && !info.ModTime().Before(r.started.Truncate(time.Second)) && (ctx.Err() != nil || !errors.As(err, &unsaved)) {
 		left = append(left, "the state could not be written and is in "+filepath.Join(r.set.dir, erroredState))
 	}
-	if f := (*terraform.Failure)(nil); ctx.Err() != nil && errors.As(err, &f) && f.ExitCode < 0 && f.Changes() {
+	if f := (*terraform.Failure)(nil); ctx.Err() != nil && errors.As(err, &f) && f.Killed && f.Changes() {
 		left = append(left, f.Command+" was killed, what it was changing may not be in the state")
 	}
 	if ctx.Err() != nil && t.locking.Load() { // before, terraform takes no lock and writes nothing

@@ -135,3 +135,28 @@ func TestExplainLeavesAlone(t *testing.T) {
 		t.Errorf("an unknown error is %.100v, %d bytes long", long, len(long.Error()))
 	}
 }
+
+// TestDeniedIn has terraform's own words for requests that were refused.
+func TestDeniedIn(t *testing.T) {
+	for _, row := range []struct{ sentence, text, action, resource string }{
+		{"an object that may not be read, in a HEAD's few words",
+			`Error refreshing state: Unable to access object "env/prod/terraform.tfstate" in S3 bucket "demo": operation error S3: HeadObject, https response error StatusCode: 403, RequestID: , HostID: , api error Forbidden: Forbidden`,
+			"s3:GetObject", "s3://demo/env/prod/terraform.tfstate"},
+		{"a bucket that may not be listed",
+			`Unable to list objects in S3 bucket "demo" with prefix "env:/": operation error S3: ListObjectsV2, https response error StatusCode: 403, RequestID: X, HostID: Y, api error AccessDenied: Access Denied`,
+			"s3:ListBucket", "bucket demo"},
+		{"what AWS names counts",
+			"operation error DynamoDB: PutItem, https response error StatusCode: 400, RequestID: X, api error AccessDeniedException: User: arn:aws:sts::1:assumed-role/ci/run is not authorized to perform: dynamodb:PutItem on resource: arn:aws:dynamodb:us-east-1:1:table/locks because no identity-based policy allows it",
+			"dynamodb:PutItem", "arn:aws:dynamodb:us-east-1:1:table/locks"},
+		{"a lock that is held is no permission", "operation error DynamoDB: PutItem, https response error StatusCode: 400, RequestID: X, ConditionalCheckFailedException: The conditional request failed", "", ""},
+		{"expired credentials are none", `Unable to list objects in S3 bucket "demo": operation error S3: ListObjectsV2, https response error StatusCode: 403, RequestID: , HostID: , api error ExpiredToken: refused`, "", ""},
+		{"a resource cannot bring escapes", "operation error S3: PutObject, https response error StatusCode: 403, RequestID: , HostID: , api error AccessDenied: not authorized to perform: s3:PutObject on resource: arn:\x1b[2J", "s3:PutObject", "arn:\ufffd[2J"},
+	} {
+		t.Run(row.sentence, func(t *testing.T) {
+			action, resource, found := awsclient.DeniedIn(row.text)
+			if action != row.action || resource != row.resource || found != (row.action != "") {
+				t.Errorf("got %q on %q, %v", action, resource, found)
+			}
+		})
+	}
+}

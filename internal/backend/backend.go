@@ -104,6 +104,9 @@ func (a Address) AuditPrefix() string { return ".tfguard/" + a.Key + "/audit/" }
 // write.
 func (a Address) ErroredPrefix() string { return ".tfguard/" + a.Key + "/errored/" }
 
+// MigrationKey is the object key of the note of a migrate-lock under way.
+func (a Address) MigrationKey() string { return ".tfguard/" + a.Key + "/migrate-lock.json" }
+
 // SnapshotPrefix is the prefix of the state's snapshots.
 func (a Address) SnapshotPrefix() string { return "backups/" + a.Key + "/" }
 

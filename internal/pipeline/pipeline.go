@@ -279,7 +279,9 @@ func (p *Pipeline) upToPlan(ctx context.Context) (Planned, error) {
 	var planned Planned
 	var planErr error
 	if planCtx.Err() == nil || ctx.Err() != nil {
-		planned, planErr = step(planCtx, p, Plan, free, p.plan)
+		planned, planErr = step(planCtx, p, Plan, free, func(stage context.Context, free Free) (Planned, string, error) {
+			return p.plan(stage, ctx, free)
+		})
 	}
 	<-checked
 	if checkErr != nil {

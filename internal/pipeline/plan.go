@@ -9,7 +9,8 @@ import (
 	"github.com/tfguard/tfguard/internal/state"
 )
 
-func (p *Pipeline) plan(ctx context.Context, free Free) (Planned, string, error) {
+// plan plans. run is the run's context, which ends later than the stage's.
+func (p *Pipeline) plan(ctx, run context.Context, free Free) (Planned, string, error) {
 	var (
 		file string
 		plan event.Plan
@@ -24,7 +25,7 @@ func (p *Pipeline) plan(ctx context.Context, free Free) (Planned, string, error)
 	}
 	p.Sink.Emit(plan)
 	if p.ShowPlan && plan.Changed {
-		p.show(ctx, file)
+		p.show(run, file)
 	}
 	return Planned{Free: free, file: file, plan: plan, from: from}, planNote(plan), nil
 }

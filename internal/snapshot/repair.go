@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/tfguard/tfguard/internal/awsclient"
 	"github.com/tfguard/tfguard/internal/state"
@@ -135,3 +136,32 @@ func (s *Store) stateOf(ctx context.Context, obj object) (*Content, error) {
 	}
 	return c, nil
 }
+
+// DropDigest removes the digest, under the state's lock. Its errors are those of
+// Restore.
+func (s *Store) DropDigest(ctx context.Context, o RestoreOptions) error {
+	r := &restore{Store: s, o: o.withDefaults(), left: LeftOld}
+	err := r.underLock(ctx, func() error {
+		r.o.Report(StepDigest)
+		return r.o.Digests.RemoveDigest(ctx)
+	})
+	return r.failed(ctx, Result{}, err)
+}
+
+// Writes are the newest versions of the state, newest first, at most 1000: who
+// wrote them, and when.
+func (s *Store) Writes(ctx context.Context) ([]state.Head, error) {
+	all, err := s.versionIDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(v version) bool { return v.deleted || v.size == 0 })
+	all = all[:min(len(all), maxWrites)]
+	heads, err := s.headsOf(ctx, all)
+	for i := range heads {
+		heads[i].VersionID, heads[i].Modified = all[i].id, all[i].modified
+	}
+	return heads, err
+}
+
+const maxWrites = 1000

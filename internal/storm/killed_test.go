@@ -141,7 +141,7 @@ func (y *yard) goesOn(changing map[string]bool) {
 
 // partKilled kills one process of a run.
 func (w *world) partKilled(t *testing.T) {
-	w.each(t, 0, "the engine", layout{seconds: 6}, func(y *yard) {
+	w.each(t, both, 0, "the engine", layout{seconds: 6}, func(y *yard) {
 		p := y.inFlight()
 		y.engine(p).kill(syscall.SIGKILL)
 		if code := p.wait(time.Minute); code != 131 || !strings.Contains(p.output(), "was at stage apply") {
@@ -160,7 +160,7 @@ func (w *world) partKilled(t *testing.T) {
 		hang := y.proxy.Add(testkit.Fault{Match: terraforms(testkit.S3Op("PUT", y.addr.Key)), Hang: true})
 		return y.inFlight(), hang.Release
 	}
-	w.each(t, 1, "the engine, under settle", layout{seconds: 1}, func(y *yard) {
+	w.each(t, whole, 1, "the engine, under settle", layout{seconds: 1}, func(y *yard) {
 		p, end := goingOn(y)
 		engine := y.engine(p)
 		p.signal(syscall.SIGKILL)
@@ -178,7 +178,7 @@ func (w *world) partKilled(t *testing.T) {
 		y.configure(layout{mode: y.plan.mode, seconds: 0.2})
 		y.goesOn(nil)
 	})
-	w.each(t, 2, "terraform", layout{seconds: 2}, func(y *yard) {
+	w.each(t, whole, 2, "terraform", layout{seconds: 2}, func(y *yard) {
 		p := y.inFlight()
 		for _, c := range y.processes() {
 			if c.is("terraform", "apply") {
@@ -197,7 +197,7 @@ func (w *world) partKilled(t *testing.T) {
 		y.configure(layout{mode: y.plan.mode, seconds: 0.2})
 		y.goesOn(nil)
 	})
-	w.each(t, 5, "terraform, by cancel_after", layout{seconds: 5}, func(y *yard) {
+	w.each(t, whole, 5, "terraform, by cancel_after", layout{seconds: 5}, func(y *yard) {
 		y.plan.mode = ignore
 		y.configure(y.plan)
 		y.write(".tfguard.hcl", "terraform {\n  cancel_after = \"1s\"\n}\n")
@@ -217,7 +217,7 @@ func (w *world) partKilled(t *testing.T) {
 		y.configure(layout{mode: ignore, seconds: 0.2})
 		y.goesOn(nil)
 	})
-	w.each(t, 3, "settle, whose time runs out", layout{seconds: 1}, func(y *yard) {
+	w.each(t, whole, 3, "settle, whose time runs out", layout{seconds: 1}, func(y *yard) {
 		p, end := goingOn(y)
 		p.signal(syscall.SIGKILL)
 		p.wait(time.Minute)
@@ -232,13 +232,17 @@ func (w *world) partKilled(t *testing.T) {
 		if code := s.wait(time.Minute); code != 131 || !strings.Contains(s.output(), "goes on") {
 			y.Errorf("settle that was cancelled: exit code %d\n%s", code, s.output())
 		}
+		s = y.tfguard("settle")
+		if !until(30*time.Second, func() bool { return strings.Contains(s.output(), "waiting for run") }) {
+			y.Fatalf("settle does not wait:\n%s", s.output())
+		}
 		end()
-		if code := y.settle(); code != 130 {
-			y.Errorf("settle: exit code %d of a run that was cancelled", code)
+		if code := s.wait(time.Minute); code != 130 {
+			y.Errorf("settle: exit code %d of a run that was cancelled\n%s", code, s.output())
 		}
 		y.clean(-1)
 	})
-	w.each(t, 4, "nothing: two runs in one folder", layout{seconds: 1}, func(y *yard) {
+	w.each(t, whole, 4, "nothing: two runs in one folder", layout{seconds: 1}, func(y *yard) {
 		first, second := y.tfguard(apply()...), y.tfguard(apply()...)
 		codes := []int{first.wait(time.Minute), second.wait(time.Minute)}
 		slices.Sort(codes)

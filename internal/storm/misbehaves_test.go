@@ -28,7 +28,7 @@ func terraforms(match func(*http.Request) bool) func(*http.Request) bool {
 // misbehaves is about terraform where it does what it should not.
 func (w *world) misbehaves(t *testing.T) {
 	quick := layout{seconds: 0.2}
-	w.each(t, 0, "it hangs in its last write of the state, and goes on", quick, func(y *yard) {
+	w.each(t, both, 0, "it hangs in its last write of the state, and goes on", quick, func(y *yard) {
 		hang := y.proxy.Add(testkit.Fault{Match: terraforms(testkit.S3Op("PUT", y.addr.Key)), Times: 1, Hang: true})
 		p := y.tfguard(apply()...)
 		y.meets(hang)
@@ -45,7 +45,7 @@ func (w *world) misbehaves(t *testing.T) {
 		}
 		y.clean(0)
 	})
-	w.each(t, 1, "it hangs in its last write of the state, and its foreground is killed", quick, func(y *yard) {
+	w.each(t, whole, 1, "it hangs in its last write of the state, and its foreground is killed", quick, func(y *yard) {
 		hang := y.proxy.Add(testkit.Fault{Match: terraforms(testkit.S3Op("PUT", y.addr.Key)), Times: 1, Hang: true})
 		p := y.tfguard(apply()...)
 		y.meets(hang)
@@ -62,7 +62,7 @@ func (w *world) misbehaves(t *testing.T) {
 		y.proxy.Add(testkit.Fault{Match: terraforms(testkit.S3Op("DELETE", y.addr.LockKey())), After: y.unlocks(),
 			Answer: testkit.S3Error(403, "AccessDenied", "made up by a test")})
 	}
-	w.each(t, 2, "it cannot release its lock", quick, func(y *yard) {
+	w.each(t, both, 2, "it cannot release its lock", quick, func(y *yard) {
 		cannotRelease(y)
 		p := y.tfguard(apply()...)
 		if code := p.wait(time.Minute); code != 0 || !strings.Contains(p.output(), "left its lock") {
@@ -71,7 +71,7 @@ func (w *world) misbehaves(t *testing.T) {
 		y.proxy.Reset()
 		y.clean(0)
 	})
-	w.each(t, 3, "it cannot release its lock after a cancel", layout{seconds: 2}, func(y *yard) {
+	w.each(t, whole, 3, "it cannot release its lock after a cancel", layout{seconds: 2}, func(y *yard) {
 		cannotRelease(y)
 		p := y.inFlight()
 		p.signal(syscall.SIGINT)
@@ -79,7 +79,7 @@ func (w *world) misbehaves(t *testing.T) {
 		y.proxy.Reset()
 		y.clean(code)
 	})
-	w.each(t, 4, "it exits with 1 after a complete apply", quick, func(y *yard) {
+	w.each(t, both, 4, "it exits with 1 after a complete apply", quick, func(y *yard) {
 		y.wrap(`apply) "$TERRAFORM" "$@"; exit 1 ;;`)
 		if code := y.wrapped().wait(time.Minute); code != 1 {
 			y.Errorf("exit code %d, want 1", code)
@@ -92,7 +92,7 @@ func (w *world) misbehaves(t *testing.T) {
 		megabytes = 1024
 	}
 	line := `{"@level":"info","@message":"` + strings.Repeat("much to say ", 20) + `","type":"log"}`
-	w.each(t, 5, "it prints a gigabyte", quick, func(y *yard) {
+	w.each(t, both, 5, "it prints a gigabyte", quick, func(y *yard) {
 		y.bin = w.tfguard
 		y.wrap(fmt.Sprintf(`apply) yes '%s' | head -c %dM; echo; "$TERRAFORM" "$@"; exit ;;`, line, megabytes))
 		p := y.wrapped()
@@ -103,7 +103,7 @@ func (w *world) misbehaves(t *testing.T) {
 		y.unwrap()
 		y.clean(0)
 	})
-	w.each(t, 6, "it prints long lines, and as much on stderr", quick, func(y *yard) {
+	w.each(t, whole, 6, "it prints long lines, and as much on stderr", quick, func(y *yard) {
 		y.bin = w.tfguard
 		y.wrap(`apply) head -c 4M /dev/zero | tr '\0' x; echo; head -c 4M /dev/zero | tr '\0' '\n' >&2; "$TERRAFORM" "$@"; exit ;;`)
 		p := y.wrapped("--verbose")
@@ -114,7 +114,7 @@ func (w *world) misbehaves(t *testing.T) {
 		y.unwrap()
 		y.clean(0)
 	})
-	w.each(t, 7, "it prints a gigabyte while the foreground is stopped", quick, func(y *yard) {
+	w.each(t, whole, 7, "it prints a gigabyte while the foreground is stopped", quick, func(y *yard) {
 		y.bin = w.tfguard
 		y.wrap(fmt.Sprintf(`apply) yes '%s' | head -c %dM; echo; "$TERRAFORM" "$@"; exit ;;`, line, megabytes))
 		p := y.wrapped("--verbose")

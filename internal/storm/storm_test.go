@@ -39,11 +39,11 @@ func lockModes() []string { return []string{testkit.DynamoDB, testkit.Lockfile, 
 func providers() []string { return []string{ignore, honour, slowStop} }
 
 // each runs a case in every lock mode with every provider; in the short form in
-// one of each, which differ from case to case.
-func (w *world) each(t *testing.T, n int, name string, l layout, run func(*yard)) {
+// one of each, which differ from case to case, and only the cases that are in it.
+func (w *world) each(t *testing.T, in form, n int, name string, l layout, run func(*yard)) {
 	for i, lock := range lockModes() {
 		for j, provider := range providers() {
-			if !*long && (i != n%3 || j != (n/3+n)%3) {
+			if !*long && (in != both || i != n%3 || j != (n/3+n)%3) {
 				continue
 			}
 			l.mode = provider
@@ -55,8 +55,24 @@ func (w *world) each(t *testing.T, n int, name string, l layout, run func(*yard)
 	}
 }
 
-// A case is a sentence, and what is done to a run whose provider is creating.
+// form says in which forms of the storm a case is.
+type form int
+
+const (
+	whole form = iota // in the long form alone
+	both
+)
+
+func in(short bool) form {
+	if short {
+		return both
+	}
+	return whole
+}
+
+// scenario is a sentence, and what is done to a run whose provider is creating.
 type scenario struct {
+	in       form
 	sentence string
 	seconds  float64
 	run      func(y *yard)
@@ -64,7 +80,7 @@ type scenario struct {
 
 func (w *world) cancelled(t *testing.T) {
 	for n, c := range scenarios() {
-		w.each(t, n, c.sentence, layout{seconds: c.seconds}, c.run)
+		w.each(t, c.in, n, c.sentence, layout{seconds: c.seconds}, c.run)
 	}
 }
 
@@ -105,24 +121,24 @@ func scenarios() []scenario {
 		}
 	}
 	return []scenario{
-		{"a CI step with exec", 12, step("exec tfguard apply --auto-approve\n", "bash", "-e")},
-		{"a CI step that is a plain script", 12, step("echo before\ntfguard apply --auto-approve\necho after\n", "bash", "-e")},
-		{"a CI step with a pipe to tee", 12, step("tfguard apply --auto-approve 2>&1 | tee log\n", "bash", "--noprofile", "--norc", "-eo", "pipefail")},
-		{"a CI step of sh -c", 12, step("", "sh", "-c", "tfguard apply --auto-approve; exit $?")},
+		{both, "a CI step with exec", 12, step("exec tfguard apply --auto-approve\n", "bash", "-e")},
+		{both, "a CI step that is a plain script", 12, step("echo before\ntfguard apply --auto-approve\necho after\n", "bash", "-e")},
+		{both, "a CI step with a pipe to tee", 12, step("tfguard apply --auto-approve 2>&1 | tee log\n", "bash", "--noprofile", "--norc", "-eo", "pipefail")},
+		{whole, "a CI step of sh -c", 12, step("", "sh", "-c", "tfguard apply --auto-approve; exit $?")},
 
-		{"SIGINT", 3, signals(0, syscall.SIGINT)},
-		{"SIGTERM", 3, signals(0, syscall.SIGTERM)},
-		{"SIGHUP", 3, signals(0, syscall.SIGHUP)},
-		{"every signal twice", 3, signals(100*time.Millisecond, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)},
-		{"SIGKILL of the foreground", 3, func(y *yard) {
+		{whole, "SIGINT", 3, signals(0, syscall.SIGINT)},
+		{whole, "SIGTERM", 3, signals(0, syscall.SIGTERM)},
+		{whole, "SIGHUP", 3, signals(0, syscall.SIGHUP)},
+		{whole, "every signal twice", 3, signals(100*time.Millisecond, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)},
+		{both, "SIGKILL of the foreground", 3, func(y *yard) {
 			p := y.inFlight()
 			p.signal(syscall.SIGKILL)
 			p.wait(time.Minute)
 			y.clean(y.settle())
 		}},
-		{"two Ctrl-C in a second", 3, keys(2)},
-		{"five Ctrl-C in a second", 3, keys(5)},
-		{"Ctrl-C in a script on a terminal", 3, func(y *yard) {
+		{whole, "two Ctrl-C in a second", 3, keys(2)},
+		{both, "five Ctrl-C in a second", 3, keys(5)},
+		{whole, "Ctrl-C in a script on a terminal", 3, func(y *yard) {
 			p := startOnTerminal(y.T, y.command("sh", "-c", "tfguard apply --auto-approve; exit $?"))
 			y.await("begin create second")
 			p.press(ctrlC)
@@ -131,7 +147,7 @@ func scenarios() []scenario {
 			y.settle()
 			y.clean(-1)
 		}},
-		{"Ctrl-C without an engine", 3, func(y *yard) {
+		{whole, "Ctrl-C without an engine", 3, func(y *yard) {
 			p := startOnTerminal(y.T, y.command("tfguard", append(apply(), "--no-detach")...))
 			y.await("begin create second")
 			for range 5 {
@@ -140,7 +156,7 @@ func scenarios() []scenario {
 			}
 			y.clean(p.wait(time.Minute))
 		}},
-		{"a terminal that is closed", 3, func(y *yard) {
+		{both, "a terminal that is closed", 3, func(y *yard) {
 			p := startOnTerminal(y.T, y.command("tfguard", apply()...))
 			y.await("begin create second")
 			if err := p.tty.Close(); err != nil {
@@ -148,7 +164,7 @@ func scenarios() []scenario {
 			}
 			y.clean(p.wait(time.Minute))
 		}},
-		{"a terminal that is closed under a script", 3, func(y *yard) {
+		{whole, "a terminal that is closed under a script", 3, func(y *yard) {
 			p := startOnTerminal(y.T, y.command("bash", "-c", "tfguard apply --auto-approve; echo $?"))
 			y.await("begin create second")
 			if err := p.tty.Close(); err != nil {
@@ -157,14 +173,14 @@ func scenarios() []scenario {
 			y.settle()
 			y.clean(-1)
 		}},
-		{"a shell that is killed", 3, func(y *yard) {
+		{whole, "a shell that is killed", 3, func(y *yard) {
 			p := start(y.T, y.command("bash", "-c", "tfguard apply --auto-approve; echo $?"))
 			y.await("begin create second")
 			p.signal(syscall.SIGKILL)
 			y.settle()
 			y.clean(-1)
 		}},
-		{"nohup outlives its shell and its terminal", 1, func(y *yard) {
+		{whole, "nohup outlives its shell and its terminal", 1, func(y *yard) {
 			p := startOnTerminal(y.T, y.command("bash", "-c", "nohup tfguard apply --auto-approve >log 2>&1; echo $?"))
 			y.await("begin create second")
 			p.signal(syscall.SIGKILL)
@@ -174,13 +190,13 @@ func scenarios() []scenario {
 			}
 			y.clean(0)
 		}},
-		{"timeout", 3, func(y *yard) {
+		{whole, "timeout", 3, func(y *yard) {
 			p := start(y.T, y.command("timeout", "-k", "9", "3", y.bin, "apply", "--auto-approve"))
 			p.wait(time.Minute)
 			y.settle()
 			y.clean(-1)
 		}},
-		{"SIGSTOP of the foreground, until the run is over, and SIGCONT", 1, func(y *yard) {
+		{both, "SIGSTOP of the foreground, until the run is over, and SIGCONT", 1, func(y *yard) {
 			p := y.inFlight()
 			p.signal(syscall.SIGSTOP)
 			y.awaitResult()
@@ -190,7 +206,7 @@ func scenarios() []scenario {
 			}
 			y.clean(0)
 		}},
-		{"SIGINT and SIGTERM of a foreground that is stopped, and SIGCONT", 3, func(y *yard) {
+		{whole, "SIGINT and SIGTERM of a foreground that is stopped, and SIGCONT", 3, func(y *yard) {
 			p := y.inFlight()
 			p.signal(syscall.SIGSTOP)
 			p.signal(syscall.SIGINT)
@@ -199,26 +215,26 @@ func scenarios() []scenario {
 			p.signal(syscall.SIGCONT)
 			y.clean(p.wait(time.Minute))
 		}},
-		{"SIGKILL of a foreground that is stopped", 3, func(y *yard) {
+		{whole, "SIGKILL of a foreground that is stopped", 3, func(y *yard) {
 			p := y.inFlight()
 			p.signal(syscall.SIGSTOP)
 			p.signal(syscall.SIGKILL)
 			p.wait(time.Minute)
 			y.clean(y.settle())
 		}},
-		{"a reader that went away", 1, func(y *yard) {
+		{whole, "a reader that went away", 1, func(y *yard) {
 			p := start(y.T, y.command("bash", "-c", "set -o pipefail; tfguard apply --auto-approve 2>&1 | head -n 1"))
 			if code := p.wait(time.Minute); code != 0 {
 				y.Errorf("exit code %d", code)
 			}
 			y.clean(0)
 		}},
-		{"SIGTERM of the engine", 3, func(y *yard) {
+		{whole, "SIGTERM of the engine", 3, func(y *yard) {
 			p := y.inFlight()
 			y.engine(p).kill(syscall.SIGTERM)
 			y.clean(p.wait(time.Minute))
 		}},
-		{"the holder record is taken away", 3, func(y *yard) {
+		{both, "the holder record is taken away", 3, func(y *yard) {
 			p := y.inFlight()
 			y.removeHolder()
 			if code := p.wait(time.Minute); code != 10 {
@@ -226,7 +242,7 @@ func scenarios() []scenario {
 			}
 			y.cleanBut(10, 10)
 		}},
-		{"a cancelled destroy", 3, func(y *yard) {
+		{whole, "a cancelled destroy", 3, func(y *yard) {
 			y.seed(2, names())
 			p := y.tfguard("destroy", "--auto-approve")
 			y.await("begin delete second")
@@ -235,7 +251,7 @@ func scenarios() []scenario {
 			y.configure(layout{mode: y.plan.mode, none: true})
 			y.clean(p.code)
 		}},
-		{"a cancelled update", 3, func(y *yard) {
+		{whole, "a cancelled update", 3, func(y *yard) {
 			y.seed(2, names())
 			y.configure(layout{mode: y.plan.mode, seconds: 3, value: "new"})
 			p := y.tfguard(apply()...)
@@ -353,13 +369,13 @@ func (y *yard) engine(foreground *proc) seen {
 func (w *world) atEachStage(t *testing.T) {
 	n := 0
 	for _, stage := range []string{"check", "backend", "lock-check", "plan", "recheck", "snapshot", "apply"} {
-		w.each(t, n, stage, layout{seconds: 1}, func(y *yard) {
+		w.each(t, in(stage == "plan"), n, stage, layout{seconds: 1}, func(y *yard) {
 			p := y.tfguard(apply()...)
 			y.awaitEvent(stage, func(e event.Event) bool { s, ok := e.(event.StageStarted); return ok && s.Stage == stage })
 			p.signal(syscall.SIGINT)
 			y.clean(p.wait(time.Minute))
 		})
-		w.each(t, n+1, "a hook before "+stage, layout{seconds: 1}, func(y *yard) {
+		w.each(t, in(stage == "apply"), n+1, "a hook before "+stage, layout{seconds: 1}, func(y *yard) {
 			y.write(".tfguard.hcl", fmt.Sprintf("hook \"slow\" {\n  before  = %q\n  command = [\"sh\", \"-c\", \"echo begin hook >>things; sleep 60; echo more\"]\n}\n", stage))
 			p := y.tfguard(apply()...)
 			y.await("begin hook")
@@ -377,7 +393,7 @@ func (w *world) atEachStage(t *testing.T) {
 		}
 		return p
 	}
-	w.each(t, n, "the question whether to apply/Ctrl-C", layout{seconds: 1}, func(y *yard) {
+	w.each(t, both, n, "the question whether to apply/Ctrl-C", layout{seconds: 1}, func(y *yard) {
 		p := prompt(y)
 		p.press(ctrlC)
 		if code := p.wait(time.Minute); code != 130 {
@@ -385,20 +401,20 @@ func (w *world) atEachStage(t *testing.T) {
 		}
 		y.clean(130)
 	})
-	w.each(t, n+1, "the question whether to apply/the terminal is closed", layout{seconds: 1}, func(y *yard) {
+	w.each(t, whole, n+1, "the question whether to apply/the terminal is closed", layout{seconds: 1}, func(y *yard) {
 		p := prompt(y)
 		p.tty.Close()
 		p.wait(time.Minute)
 		y.clean(-1)
 	})
-	w.each(t, n+2, "the question whether to apply/SIGKILL", layout{seconds: 1}, func(y *yard) {
+	w.each(t, whole, n+2, "the question whether to apply/SIGKILL", layout{seconds: 1}, func(y *yard) {
 		p := prompt(y)
 		p.signal(syscall.SIGKILL)
 		p.wait(time.Minute)
 		y.settle()
 		y.clean(-1)
 	})
-	w.each(t, n+3, "the question whether to apply/yes", layout{seconds: 1}, func(y *yard) {
+	w.each(t, whole, n+3, "the question whether to apply/yes", layout{seconds: 1}, func(y *yard) {
 		p := prompt(y)
 		p.press("yes\r")
 		if code := p.wait(time.Minute); code != 0 {
@@ -406,7 +422,7 @@ func (w *world) atEachStage(t *testing.T) {
 		}
 		y.clean(0)
 	})
-	w.each(t, n+4, "waiting for a lock", layout{seconds: 4}, func(y *yard) {
+	w.each(t, whole, n+4, "waiting for a lock", layout{seconds: 4}, func(y *yard) {
 		first := y.inFlight()
 		p := y.tfguard(append(apply(), "--wait", "10m")...)
 		if !until(30*time.Second, func() bool { return strings.Contains(p.output(), "waiting up to") }) {
@@ -429,7 +445,7 @@ func (w *world) atEachStage(t *testing.T) {
 
 // atTheStart cancels a run before much of it is there.
 func (w *world) atTheStart(t *testing.T) {
-	n := 20
+	n := 3
 	if *long {
 		n = 200
 	}
@@ -457,7 +473,7 @@ func (w *world) atTheStart(t *testing.T) {
 
 // atRandom cancels runs in random ways at random moments.
 func (w *world) atRandom(t *testing.T) {
-	n := 6
+	n := 4
 	if *long {
 		n = *moments
 	}

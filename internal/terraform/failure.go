@@ -21,6 +21,7 @@ type Failure struct {
 	ExitCode    int                // -1: ended by a signal, or never started
 	Diagnostics []event.Diagnostic // errors first; bounded
 	Interrupted bool               // a cancel was passed on to it
+	Killed      bool               // a signal ended it, and not the interrupt, which does so before it has begun
 	Stderr      string             // its last 64 KiB, raw
 
 	cause string

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/terraform-exec/tfexec"
@@ -150,10 +151,12 @@ func (t *Terraform) outcome(c command, err error, interrupted bool, stderr *tail
 		if held.status.code == 0 && c.effect {
 			return nil
 		}
-		f.ExitCode, f.cause = held.status.code, held.Error()
+		f.ExitCode, f.cause, f.Killed = held.status.code, held.Error(), killed(syscall.Signal(held.status.signal))
 	case errors.As(err, &exit):
-		f.ExitCode = exit.ExitCode()
-		f.cause = exit.Error()
+		f.ExitCode, f.cause = exit.ExitCode(), exit.Error()
+		if w, ok := exit.Sys().(syscall.WaitStatus); ok && w.Signaled() {
+			f.Killed = killed(w.Signal())
+		}
 	case interrupted:
 		return nil
 	default:
@@ -175,6 +178,10 @@ func (t *Terraform) outcome(c command, err error, interrupted bool, stderr *tail
 	}
 	return f
 }
+
+// killed reports whether a signal that ended terraform came in its work: it takes
+// an interrupt itself as soon as it has begun, and dies of one before.
+func killed(s syscall.Signal) bool { return s > 0 && s != syscall.SIGINT }
 
 // gate is the context of one command. terraform-exec returns an error that
 // panics, and leaves the process behind, where its context ends in the instant

@@ -87,7 +87,7 @@ func WriteOverride(dir string, attrs map[string]any) (path string, err error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return path, fmt.Errorf("write %s: %w", path, err)
 	}
-	if err := replace(path, want); err != nil {
+	if err := replace(path, want, 0o600); err != nil {
 		return path, fmt.Errorf("write %s: %w", path, err)
 	}
 	return path, nil
@@ -117,7 +117,7 @@ func generated(path string) bool {
 }
 
 // replace puts content in the place of path by a rename.
-func replace(path string, content []byte) (err error) {
+func replace(path string, content []byte, mode os.FileMode) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600, hidden from terraform
 	if err != nil {
 		return err
@@ -128,6 +128,9 @@ func replace(path string, content []byte) (err error) {
 			os.Remove(f.Name())
 		}
 	}()
+	if err := f.Chmod(mode); err != nil {
+		return err
+	}
 	if _, err := f.Write(content); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"net/http"
 	"strings"
 	"testing"
@@ -25,6 +26,16 @@ func TestContract(t *testing.T) {
 		_, addr := cloud.State(t, testkit.DynamoDB)
 		return dynamolock.New(cloud.Clients.DynamoDB, addr)
 	})
+}
+
+// rounds is raised by `make race-locks`.
+var rounds = flag.Int("rounds", locktest.Rounds, "how many locks TestRace takes")
+
+// G2: nor is one removed that was taken in the moment between.
+func TestRace(t *testing.T) {
+	cloud := testkit.Start(t)
+	_, addr := cloud.State(t, testkit.DynamoDB)
+	locktest.Race(t, dynamolock.New(cloud.Clients.DynamoDB, addr), *rounds)
 }
 
 // G6: what cannot be read is no "no lock".

@@ -29,10 +29,10 @@ type Store interface {
 	Remove(ctx context.Context, o lock.Observation) error
 }
 
-// Rounds is how many locks the race of [Run] takes.
-const Rounds = 300
+// Rounds is how many locks [Race] takes in the short form.
+const Rounds = 100
 
-// Run tests a store. newStore gives one of a state of its own, without a lock;
+// Run tests a store; [Race] belongs to it. newStore gives one of a state of its own, without a lock;
 // two stores of one state are two calls of the same value.
 func Run(t *testing.T, newStore func(t *testing.T) Store) {
 	for _, row := range []struct {
@@ -50,14 +50,10 @@ func Run(t *testing.T, newStore func(t *testing.T) Store) {
 		{"records that no terraform wrote are seen as they are and can be removed", garbage},
 		{"an observation of another store removes nothing", foreign},
 		{"a cancelled call is an error of the context, and changes nothing", cancelled},
-		{"a lock that nobody approved is never removed, whoever races", func(t *testing.T, s Store) { race(t, s, Rounds) }},
 	} {
 		t.Run(row.name, func(t *testing.T) { row.test(t, newStore(t)) })
 	}
 }
-
-// Race is the race of [Run] for so many rounds.
-func Race(t *testing.T, newStore func(t *testing.T) Store, rounds int) { race(t, newStore(t), rounds) }
 
 // Record is a lock record in terraform's form, unlike every other.
 func Record(n int) []byte {
@@ -217,24 +213,28 @@ func cancelled(t *testing.T, s Store) {
 	holds(t, read(t, s), Record(2))
 }
 
-// race has writers who take locks and removers who remove what they saw, a
-// moment too late as often as the machine will have it. Only locks of an odd
-// number are theirs to remove; the holder of an even one must find it there
-// until it removes it itself.
-func race(t *testing.T, s Store, rounds int) {
+// Race tests that a lock that nobody approved is never removed (G2), for so many
+// rounds, each with a lock of its own. Writers take locks; removers remove what
+// they saw, half of them at once and half when they have seen that it has changed.
+// Only locks of an odd number are theirs to remove: the holder of an even one
+// must find it there until it removes it itself.
+func Race(t *testing.T, s Store, rounds int) {
 	const writers, removers = 2, 2
-	ctx, stop := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, stop := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(rounds)*200*time.Millisecond)
 	defer stop()
-	var next, lost atomic.Int64
+	var next, lost, removed, late atomic.Int64
+	remove := func(o lock.Observation) {
+		switch err := s.Remove(ctx, o); {
+		case err == nil:
+			removed.Add(1)
+		case errors.Is(err, lock.ErrChanged):
+			late.Add(1) // another lock stands there
+		case !errors.Is(err, lock.ErrGone):
+			t.Errorf("remove: %v", err)
+		}
+	}
 	write := func() {
-		for ctx.Err() == nil {
-			n := int(next.Load())
-			if n >= rounds {
-				return
-			}
-			if !next.CompareAndSwap(int64(n), int64(n+1)) {
-				continue
-			}
+		for n := int(next.Add(1)); n <= rounds && ctx.Err() == nil; n = int(next.Add(1)) {
 			mine := Record(n)
 			for {
 				err := s.Take(ctx, mine)
@@ -246,39 +246,40 @@ func race(t *testing.T, s Store, rounds int) {
 					return
 				}
 			}
-			if n%2 == 1 {
-				// Left for the removers, and removed here if they are slow.
-				if o, err := s.Read(ctx); err != nil {
-					t.Errorf("read: %v", err)
-				} else if o != nil && bytes.Equal(o.Raw, mine) {
-					if err := s.Remove(ctx, *o); err != nil && !errors.Is(err, lock.ErrGone) && !errors.Is(err, lock.ErrChanged) {
-						t.Errorf("remove: %v", err)
-					}
-				}
-				continue
-			}
 			o, err := s.Read(ctx)
-			if err != nil || o == nil || !bytes.Equal(o.Raw, mine) {
-				lost.Add(1)
-				t.Errorf("lock %d was removed, nobody had approved that (%v)", n, err)
-				continue
+			if err != nil {
+				t.Errorf("read: %v", err)
+				return
 			}
-			if err := s.Remove(ctx, *o); err != nil {
+			there := o != nil && bytes.Equal(o.Raw, mine)
+			switch {
+			case n%2 == 1 && there:
+				remove(*o) // where no remover was faster
+			case n%2 == 1:
+			case !there:
 				lost.Add(1)
-				t.Errorf("lock %d was removed, nobody had approved that: %v", n, err)
+				t.Errorf("lock %d was removed, nobody had approved that", n)
+			default:
+				if err := s.Remove(ctx, *o); err != nil {
+					lost.Add(1)
+					t.Errorf("lock %d was removed, nobody had approved that: %v", n, err)
+				}
 			}
 		}
 	}
 	var writing, removing sync.WaitGroup
 	done := make(chan struct{})
-	for range removers {
+	over := func() bool {
+		select {
+		case <-done:
+			return true
+		default:
+			return ctx.Err() != nil
+		}
+	}
+	for slow := range removers {
 		removing.Go(func() {
-			for {
-				select {
-				case <-done:
-					return
-				default:
-				}
+			for !over() {
 				o, err := s.Read(ctx)
 				if err != nil {
 					t.Errorf("read: %v", err)
@@ -295,9 +296,13 @@ func race(t *testing.T, s Store, rounds int) {
 				if info.Created.Nanosecond()%2 == 0 {
 					continue
 				}
-				if err := s.Remove(ctx, *o); err != nil && !errors.Is(err, lock.ErrGone) && !errors.Is(err, lock.ErrChanged) {
-					t.Errorf("remove: %v", err)
+				for now := o; slow == 1 && !over() && (now == nil || bytes.Equal(now.Raw, o.Raw)); {
+					if now, err = s.Read(ctx); err != nil {
+						t.Errorf("read: %v", err)
+						return
+					}
 				}
+				remove(*o)
 			}
 		})
 	}
@@ -310,8 +315,9 @@ func race(t *testing.T, s Store, rounds int) {
 	if err := ctx.Err(); err != nil {
 		t.Fatalf("the race did not end: %v", err)
 	}
-	if lost.Load() > 0 {
-		t.Fatalf("%d live locks were removed in %d rounds", lost.Load(), rounds)
+	t.Logf("%d locks: %d approved ones removed, %d removals came when another lock stood there, %d locks removed that nobody had approved", rounds, removed.Load(), late.Load(), lost.Load())
+	if late.Load() == 0 {
+		t.Error("no removal met another lock: the race has shown nothing")
 	}
 }
 

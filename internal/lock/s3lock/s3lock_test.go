@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"net/http"
 	"strings"
 	"testing"
@@ -26,6 +27,16 @@ func TestContract(t *testing.T) {
 		set, addr := cloud.State(t, testkit.Lockfile)
 		return s3lock.New(cloud.Clients.S3, addr, set)
 	})
+}
+
+// rounds is raised by `make race-locks`.
+var rounds = flag.Int("rounds", locktest.Rounds, "how many locks TestRace takes")
+
+// G2: nor is one removed that was taken in the moment between.
+func TestRace(t *testing.T) {
+	cloud := testkit.Start(t)
+	settings, addr := cloud.State(t, testkit.Lockfile)
+	locktest.Race(t, s3lock.New(cloud.Clients.S3, addr, settings), *rounds)
 }
 
 // G6: what cannot be read is no "no lock".
