@@ -232,16 +232,6 @@ func (y *yard) command(name string, args ...string) *exec.Cmd {
 // tfguard starts the program.
 func (y *yard) tfguard(args ...string) *proc { return start(y.T, y.command("tfguard", args...)) }
 
-// run runs the program to its end.
-func (y *yard) run(want int, args ...string) string {
-	y.Helper()
-	p := y.tfguard(args...)
-	if code := p.wait(time.Minute); code != want {
-		y.Errorf("tfguard %s: exit code %d, want %d\n%s", strings.Join(args, " "), code, want, p.output())
-	}
-	return p.output()
-}
-
 // lines are what the provider has written down so far.
 func (y *yard) lines() []string {
 	text, err := os.ReadFile(y.file)
