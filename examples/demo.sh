@@ -51,7 +51,7 @@ exec 3>&-
 expect 10 "$tfguard" apply --sandbox --auto-approve --var greeting=again
 say "7. Half an hour later (here: 1 s) it is presumed stale, and waits for a person"
 echo 'locks { stale_after = "1s" }' >.tfguard.hcl
-sleep 1
+sleep 2
 expect 11 "$tfguard" apply --sandbox --auto-approve --var greeting=again
 say "8. Somebody approves this lock by its ID: it is removed, if it is still that one"
 id=$("$tfguard" locks --sandbox --json | sed 's/.*"id":"\([^"]*\)".*/\1/')
