@@ -497,7 +497,7 @@ func opOldVersion(ctx context.Context, c cloud, _ io.Writer, args []string) erro
 
 // runCloud is the main function of the program "cloud".
 func runCloud() int {
-	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+	ctx, stop := context.WithTimeout(context.Background(), opLimit)
 	defer stop()
 	if err := cloudMain(ctx, os.Args[1:], os.Getenv, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "cloud:", err)

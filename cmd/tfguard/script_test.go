@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -52,7 +53,7 @@ func TestMain(m *testing.M) {
 //
 //	code N PROGRAM ARG...     run it: it must end with the exit code N
 //	jsonl                     stdout is what the contract says of --json
-//	[!] event TYPE PATH=V...  an event of stdout has these values; V may be "*"
+//	[!] event TYPE PATH=V...  an event of stdout has these values; * is any but an empty one
 //	[!] json PATH=V...        the document on stdout has these values
 //	capture VAR PATH          put a value of that document into a variable
 //	capture -event T VAR PATH put a value of the first event T into a variable
@@ -171,6 +172,7 @@ func setup(env *testscript.Env, service *testkit.Cloud, mode, bin, terraform str
 		if !t.Failed() {
 			s.reset(t.Errorf)
 		}
+		s.crashes(env.WorkDir)
 	})
 	backend := fmt.Sprintf("    bucket         = %q\n    key            = %q\n    region         = %q\n    use_path_style = true\n", settings.Bucket, settings.Key, settings.Region)
 	if settings.DynamoDBTable != "" {
@@ -199,11 +201,27 @@ func setup(env *testscript.Env, service *testkit.Cloud, mode, bin, terraform str
 		{"AWS_ENDPOINT_URL", s.proxy.URL}, {"AWS_ENDPOINT_URL_S3", s.proxy.URL}, {"AWS_ENDPOINT_URL_DYNAMODB", s.proxy.URL},
 		{"AWS_ENDPOINT_URL_STS", s.proxy.URL}, {"AWS_ENDPOINT_URL_IAM", s.proxy.URL},
 		{"AWS_ACCESS_KEY_ID", sandbox.AccessKey}, {"AWS_SECRET_ACCESS_KEY", sandbox.SecretKey}, {"AWS_REGION", sandbox.Region},
-		{"AWS_EC2_METADATA_DISABLED", "true"}, {"GORACE", "atexit_sleep_ms=0"}, // else the race detector adds a second to each run
+		{"AWS_EC2_METADATA_DISABLED", "true"},
+		// Without the first the race detector adds a second to each run.
+		{"GORACE", "atexit_sleep_ms=0 log_path=" + filepath.Join(env.WorkDir, ".tmp", "race")},
 	} {
 		env.Setenv(v[0], v[1])
 	}
 	return nil
+}
+
+// crashes fails the script for a data race, or a panic of a process whose
+// stderr nobody sees, such as the engine of a run.
+func (s *script) crashes(dir string) {
+	for _, pattern := range []string{".tmp/race.*", ".tfguard/runs/*/*"} {
+		names, _ := filepath.Glob(filepath.Join(dir, pattern)) // the patterns are good
+		for _, name := range names {
+			text, _ := os.ReadFile(name) // what is no file has no text
+			if bytes.Contains(text, []byte("DATA RACE")) || bytes.Contains(text, []byte(" [running]:")) {
+				s.t.Errorf("%s:\n%s", name, text)
+			}
+		}
+	}
 }
 
 const mainConfig = `variable "greeting" {
@@ -241,11 +259,16 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 				ts.Fatalf("! %s has no meaning", name)
 			}
 			s := ts.Value(scriptKey{}).(*script)
-			ts.Check(op(s.t.Context(), s.now(ts), outputOf{ts}, args))
+			ctx, stop := context.WithTimeout(s.t.Context(), opLimit)
+			defer stop()
+			ts.Check(op(ctx, s.now(ts), outputOf{ts}, args))
 		}
 	}
 	return all
 }
+
+// opLimit bounds what is done to the cloud.
+const opLimit = time.Minute
 
 // outputOf is the stdout of a command; one that writes nothing leaves that of
 // the last program in place.
@@ -369,7 +392,9 @@ func (s *script) cmdOn(ts *testscript.TestScript, args []string) {
 	}
 	c := s.now(ts)
 	do := func(*http.Request) {
-		if err := ops()[rest[2]](s.t.Context(), c, io.Discard, rest[3:]); err != nil {
+		ctx, stop := context.WithTimeout(s.t.Context(), opLimit)
+		defer stop()
+		if err := ops()[rest[2]](ctx, c, io.Discard, rest[3:]); err != nil {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.errs = append(s.errs, fmt.Errorf("on %s: %w", strings.Join(args, " "), err))
@@ -398,7 +423,7 @@ func (s *script) cmdReset(ts *testscript.TestScript, args []string) { s.reset(ts
 // reset ends the faults and complains where one had no effect, or failed.
 func (s *script) reset(complain func(string, ...any)) {
 	s.mu.Lock()
-	errs := s.errs
+	errs := slices.Clone(s.errs)
 	s.mu.Unlock()
 	for _, f := range s.faults {
 		if s.proxy.Hits(f.Fault) == 0 {
@@ -471,7 +496,8 @@ func at(v any, path string) (string, bool) {
 func mismatch(o object, wanted []string) string {
 	for _, w := range wanted {
 		path, want, _ := strings.Cut(w, "=")
-		if have, ok := at(o, path); !ok || want != "*" && have != want {
+		have, ok := at(o, path)
+		if empty := have == "" || have == "null"; !ok || want == "*" && empty || want != "*" && have != want {
 			return fmt.Sprintf("%s is %q, want %q", path, have, want)
 		}
 	}
