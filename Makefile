@@ -6,16 +6,19 @@
 # lint         gofmt, go vet, staticcheck, the import rules
 # bench        the benchmarks, interleaved with bare terraform
 # fuzz         every fuzz target for FUZZTIME each
+# storm        every way to cancel and kill a run, at MOMENTS random moments too: docs/storm.md
 # crowd        CROWD applies at once on one state: no two may overlap
 # race-locks   ROUNDS locks in each store, replaced while approved ones are removed
 
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
 FUZZTIME ?= 30s
+MOMENTS  ?= 200
+SEED     ?= 0
 CROWD    ?= 50
 ROUNDS   ?= 10000
 
-.PHONY: build test demo e2e e2e-moto lint bench fuzz crowd race-locks clean
+.PHONY: build test demo e2e e2e-moto lint bench fuzz storm crowd race-locks clean
 
 build:
 	$(GO) build -ldflags "-s -w -X github.com/tfguard/tfguard/internal/app.Version=$(VERSION)" -o bin/tfguard ./cmd/tfguard
@@ -46,6 +49,9 @@ fuzz:
 	  for f in $$($(GO) test -list '^Fuzz' $$p 2>/dev/null | grep '^Fuzz'); do \
 	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
 	  done; done
+
+storm:
+	$(GO) test -count=1 -timeout 4h -v ./internal/storm -long -moments $(MOMENTS) -seed $(SEED)
 
 crowd:
 	$(GO) test -count=1 -timeout 1h -run TestCrowd -v ./cmd/tfguard -crowd $(CROWD)
