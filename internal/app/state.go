@@ -67,6 +67,7 @@ type difference struct {
 	snapshot.Finding
 	sides []string                                             // both sides, for people
 	mend  func(context.Context, snapshot.RestoreOptions) error // nil: it is for a person
+	stale lock.Confidence                                      // of a stale lock
 }
 
 // examination is what was found out about a state.
@@ -316,7 +317,8 @@ func (t *target) besideState(ctx context.Context, v lock.Verdict) ([]difference,
 		}
 		stores[e.Observation.Store] = true
 		if e.Status == lock.Stale {
-			add(snapshot.CheckLock, "", "tfguard unlock --id "+e.Name(), "lock %s of %s in %s is stale: %s", e.Name(), e.Info.Who, e.Observation.Store, strings.Join(e.Reasons, "; "))
+			d := add(snapshot.CheckLock, "", "tfguard unlock --id "+e.Name(), "lock %s of %s in %s is stale: %s", e.Name(), e.Info.Who, e.Observation.Store, strings.Join(e.Reasons, "; "))
+			d.stale = e.Confidence
 		}
 	}
 	if len(t.stores()) == 2 && len(stores) == 1 {
@@ -337,7 +339,7 @@ func (t *target) besideState(ctx context.Context, v lock.Verdict) ([]difference,
 	return all, err
 }
 
-const mixedHint = "give every configuration of this state the same dynamodb_table and use_lockfile: tfguard backend migrate-lock"
+const mixedHint = "give every configuration of this state the same dynamodb_table and use_lockfile"
 
 // blocking is the error of an examination in the midst of somebody's run, which
 // may be about to write what is missing.
@@ -414,6 +416,10 @@ func (r *run) repairState(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	unlockStale, err := r.set.unlockStale()
+	if err != nil {
+		return err
+	}
 	say := func(text string) { r.sink.Emit(event.Output{Source: "repair", Text: text}) }
 	store := t.snapshots(r.set, snapshot.Options{Run: r.id, Commit: r.commit(ctx)})
 	entered := false
@@ -428,6 +434,7 @@ func (r *run) repairState(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		x.removable(r.streams.Terminal, unlockStale)
 		next := x.next()
 		if next == nil {
 			return r.repaired(t, x)
@@ -457,6 +464,19 @@ func (r *run) repairState(ctx context.Context) error {
 		o.Operation, o.Reason, o.Report = "state-repair", snapshot.PreRepair, say
 		if err := next.mend(ctx, o); err != nil {
 			return r.explainRestore(ctx, t, err)
+		}
+	}
+}
+
+// removable lets a repair remove the stale locks that its lock check removes: on
+// a terminal, where a person is asked, or because they are proven and that is
+// enough by setting.
+func (x examination) removable(terminal bool, unlockStale string) {
+	for i := range x.found {
+		d := &x.found[i]
+		proven := unlockStale == unlockProven && d.stale == lock.Proven
+		if d.stale != "" && unlockStale != unlockNever && (terminal || proven) {
+			d.Repair, d.mend = "remove it", func(context.Context, snapshot.RestoreOptions) error { return nil }
 		}
 	}
 }
