@@ -139,8 +139,8 @@ func (p *planner) Plan(ctx context.Context) (string, event.Plan, state.Head, err
 		return "", plan, state.Head{}, p.keep.afterTerraform(ctx, err)
 	}
 	from, err := planfile.Head(file)
-	if err != nil {
-		return "", plan, from, err
+	if err != nil { // %v: it is no wrong use of tfguard
+		return "", plan, from, fmt.Errorf("terraform's plan cannot be read, is the disk full? %v", err)
 	}
 	if p.out == "" {
 		return file, plan, from, nil

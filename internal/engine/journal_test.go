@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tfguard/tfguard/internal/event"
 )
@@ -92,6 +93,58 @@ func TestAJournalWithoutAnEnd(t *testing.T) {
 	}
 	if end, ok := r.Result(); !ok || end.Applied != 1.5 {
 		t.Errorf("the result is %+v", end)
+	}
+}
+
+// TestADeadRunKeepsNoSecrets (G7): the next run removes the plan of one that was
+// killed, and later the log that proves whose lock it left; one that goes on
+// keeps both.
+func TestADeadRunKeepsNoSecrets(t *testing.T) {
+	dir := t.TempDir()
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	runs := map[string]*Run{}
+	for i, name := range []string{"dead", "long dead", "alive", "in one process"} {
+		r, err := NewRun(dir, NewID(start.Add(time.Duration(i)*time.Hour)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		for _, f := range []string{r.PlanFile(), r.LockLog()} {
+			if err := os.WriteFile(f, []byte("secret"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		runs[name] = r
+		if name == "in one process" {
+			continue
+		}
+		alive, err := lockFile(r.alive())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name == "alive" {
+			defer alive.Close()
+			continue
+		}
+		if err := alive.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	yesterday := time.Now().Add(-keepLockLog - time.Minute)
+	if err := os.Chtimes(runs["long dead"].alive(), yesterday, yesterday); err != nil {
+		t.Fatal(err)
+	}
+	last, err := NewRun(dir, NewID(start.AddDate(1, 0, 0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer last.Close()
+	for name, want := range map[string][2]bool{"dead": {false, true}, "long dead": {false, false}, "alive": {true, true}, "in one process": {true, true}} {
+		for i, f := range []string{runs[name].PlanFile(), runs[name].LockLog()} {
+			if _, err := os.Stat(f); (err == nil) != want[i] {
+				t.Errorf("%s: %s: %v", name, filepath.Base(f), err)
+			}
+		}
 	}
 }
 

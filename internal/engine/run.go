@@ -148,13 +148,26 @@ func (r *Run) Close() error {
 // alive is locked as long as the run goes on in an engine.
 func (r *Run) alive() string { return filepath.Join(r.Dir, "alive") }
 
-// prune removes the oldest run folders; a run that goes on stays.
+// keepLockLog is how long the lock log of a run that died is kept: it proves whose
+// a lock is that the run has left.
+const keepLockLog = 24 * time.Hour
+
+// prune removes the oldest run folders, and what holds secrets from those of runs
+// that died; a run that goes on stays.
 func prune(runs string) {
-	old := ids(runs)
-	for _, id := range old[:max(0, len(old)-keepRuns)] {
+	all := ids(runs)
+	for i, id := range all {
 		r := &Run{ID: id, Dir: filepath.Join(runs, id)}
-		if !r.GoesOn() {
+		alive, err := os.Stat(r.alive())
+		switch old := i < len(all)-keepRuns; {
+		case err != nil && !old, r.GoesOn():
+		case old:
 			_ = os.RemoveAll(r.Dir) // tried again by the next run
+		default:
+			_ = os.Remove(r.PlanFile()) // mostly it is gone
+			if time.Since(alive.ModTime()) > keepLockLog {
+				_ = os.Remove(r.LockLog())
+			}
 		}
 	}
 }
