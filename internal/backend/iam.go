@@ -40,9 +40,9 @@ func (a Address) LeastPolicy(region, account, kmsKey string) IAM {
 	object := func(key string) string { return bucket + "/" + key }
 	p := IAM{Version: "2012-10-17", Statement: []IAMStatement{
 		{"Bucket", "Allow", []string{"s3:ListBucket", "s3:ListBucketVersions", "s3:GetBucketVersioning", "s3:GetBucketLocation"}, []string{bucket}},
-		{"State", "Allow", []string{"s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:DeleteObject"}, []string{object(a.Key)}},
+		{"State", "Allow", []string{"s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:AbortMultipartUpload", "s3:DeleteObject"}, []string{object(a.Key)}},
 		{"HolderAndAudit", "Allow", []string{"s3:GetObject", "s3:PutObject", "s3:DeleteObject"}, []string{object(".tfguard/" + a.Key + "/*")}},
-		{"Snapshots", "Allow", []string{"s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion"}, []string{object(a.SnapshotPrefix() + "*")}},
+		{"Snapshots", "Allow", []string{"s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload", "s3:DeleteObject", "s3:DeleteObjectVersion"}, []string{object(a.SnapshotPrefix() + "*")}},
 	}}
 	if a.Lockfile {
 		p.Statement = append(p.Statement, IAMStatement{"LockObject", "Allow", []string{"s3:GetObject", "s3:PutObject", "s3:DeleteObject"}, []string{object(a.LockKey())}})
