@@ -62,7 +62,11 @@ func printPolicy(ctx context.Context, s Streams, set *settings) error {
 	if err != nil {
 		account = "" // the policy holds without it
 	}
-	b, err := json.MarshalIndent(t.addr.LeastPolicy(t.clients.Region, account, key), "", "  ")
+	copies := ""
+	if other := set.file.Snapshots.Bucket; other != nil {
+		copies = *other
+	}
+	b, err := json.MarshalIndent(t.addr.LeastPolicy(t.clients.Region, account, key, copies), "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode policy: %w", err)
 	}

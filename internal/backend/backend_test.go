@@ -53,6 +53,7 @@ func TestLeastPolicy(t *testing.T) {
 		region, key string
 		has, hasNot []string
 		account     string
+		copies      string
 	}{
 		{sentence: "a table, no lock object", a: Address{Bucket: "b", Key: "k", Table: "t"}, region: "eu-west-1", account: "123456789012",
 			has: []string{"arn:aws:dynamodb:eu-west-1:123456789012:table/t", "arn:aws:s3:::b/k\""}, hasNot: []string{"tflock", "kms:"}},
@@ -60,9 +61,11 @@ func TestLeastPolicy(t *testing.T) {
 			has: []string{"arn:aws:s3:::b/k.tflock"}, hasNot: []string{"dynamodb"}},
 		{sentence: "another partition, any account, a key", a: Address{Bucket: "b", Key: "k", Table: "t"}, region: "cn-north-1", key: "arn:aws-cn:kms:cn-north-1:1:key/x",
 			has: []string{"arn:aws-cn:s3:::b", "arn:aws-cn:dynamodb:cn-north-1:*:table/t", "kms:GenerateDataKey"}},
+		{sentence: "copies in a bucket of their own", a: Address{Bucket: "b", Key: "k"}, region: "eu-west-1", copies: "c",
+			has: []string{"arn:aws:s3:::b\",\"arn:aws:s3:::c\"", "arn:aws:s3:::c/backups/k/*"}, hasNot: []string{"b/backups"}},
 	} {
 		t.Run(c.sentence, func(t *testing.T) {
-			b, err := json.Marshal(c.a.LeastPolicy(c.region, c.account, c.key))
+			b, err := json.Marshal(c.a.LeastPolicy(c.region, c.account, c.key, c.copies))
 			if err != nil {
 				t.Fatal(err)
 			}

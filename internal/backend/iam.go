@@ -30,19 +30,25 @@ func Partition(region string) string {
 
 // LeastPolicy is what a role needs for terraform and tfguard on this state:
 // plan, apply, locks, unlock, snapshots and restore. account may be empty: then
-// the table is named in any account. kmsKey is an ARN, or empty.
-func (a Address) LeastPolicy(region, account, kmsKey string) IAM {
+// the table is named in any account. kmsKey is an ARN, or empty. copies is the
+// bucket of the snapshots, or empty where they are beside the state.
+func (a Address) LeastPolicy(region, account, kmsKey, copies string) IAM {
 	if account == "" {
 		account = "*"
 	}
 	partition := Partition(region)
 	bucket := "arn:" + partition + ":s3:::" + a.Bucket
 	object := func(key string) string { return bucket + "/" + key }
+	buckets, kept := []string{bucket}, object(a.SnapshotPrefix()+"*")
+	if copies != "" && copies != a.Bucket {
+		other := "arn:" + partition + ":s3:::" + copies
+		buckets, kept = append(buckets, other), other+"/"+a.SnapshotPrefix()+"*"
+	}
 	p := IAM{Version: "2012-10-17", Statement: []IAMStatement{
-		{"Bucket", "Allow", []string{"s3:ListBucket", "s3:ListBucketVersions", "s3:GetBucketVersioning", "s3:GetBucketLocation"}, []string{bucket}},
+		{"Bucket", "Allow", []string{"s3:ListBucket", "s3:ListBucketVersions", "s3:GetBucketVersioning", "s3:GetBucketLocation"}, buckets},
 		{"State", "Allow", []string{"s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:AbortMultipartUpload", "s3:DeleteObject"}, []string{object(a.Key)}},
 		{"HolderAndAudit", "Allow", []string{"s3:GetObject", "s3:PutObject", "s3:DeleteObject"}, []string{object(".tfguard/" + a.Key + "/*")}},
-		{"Snapshots", "Allow", []string{"s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload", "s3:DeleteObject", "s3:DeleteObjectVersion"}, []string{object(a.SnapshotPrefix() + "*")}},
+		{"Snapshots", "Allow", []string{"s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload", "s3:DeleteObject", "s3:DeleteObjectVersion"}, []string{kept}},
 	}}
 	if a.Lockfile {
 		p.Statement = append(p.Statement, IAMStatement{"LockObject", "Allow", []string{"s3:GetObject", "s3:PutObject", "s3:DeleteObject"}, []string{object(a.LockKey())}})
