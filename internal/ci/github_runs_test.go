@@ -127,6 +127,7 @@ func TestGitHubRun(t *testing.T) {
 		{sentence: "an end that is not told leaves it open", answer: made(`"updated_at"`, `"x"`), why: "not of the documented shape"},
 		{sentence: "an answer without end leaves it open", answer: body(`"` + strings.Repeat("a", 5<<20) + `"`), why: "longer than 4 MiB"},
 		{sentence: "a small answer that unpacks without end leaves it open", answer: zipped(20 << 20), why: "longer than 4 MiB"},
+		{sentence: "a proxy that says the token brings it into no error", answer: testkit.Response{Status: 403, Body: `{"message":"bad header Bearer ` + secret + `"}`}, why: `it says "bad header Bearer ***"`},
 		{sentence: "an answer of a hostile proxy is made harmless", answer: testkit.Response{Status: 403, Body: `{"message":"\u001b[31m` + strings.Repeat("x", 9999) + `\n::set-output name=a::b"}`}, why: "(403)"},
 	} {
 		t.Run(c.sentence, func(t *testing.T) {
