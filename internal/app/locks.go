@@ -141,7 +141,8 @@ func unlock(ctx context.Context, set *settings, t *target, s Streams) error {
 	}
 	if len(ids) > 0 {
 		for _, e := range v.Locks {
-			if !slices.Contains(ids, e.Name()) {
+			// A living record is no lock that anybody approves: it blocks, below.
+			if !slices.Contains(ids, e.Name()) && (force || e.Observation.Store != lock.Holder) {
 				return &pipeline.ApprovalChangedError{Verdict: v, Approved: ids}
 			}
 		}
