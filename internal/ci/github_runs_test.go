@@ -660,6 +660,33 @@ func TestGitHubsFailuresAreNotUsedAgain(t *testing.T) {
 	}
 }
 
+// Who waits for a lock with a token that may not ask does not spend the
+// repository's requests on it.
+func TestGitHubsRefusalIsUsedAgainForAMinute(t *testing.T) {
+	for _, status := range []int{401, 403} {
+		server := testkit.NewGitHub(t)
+		server.Answer(thePath, testkit.Response{Status: status, Body: "{}"})
+		server.Answer(thePath+"/30433642/attempts/1", testkit.Response{Status: status, Body: "{}"})
+		b := quick(t)
+		b.keep = time.Minute
+		runs := newRuns(environment(gitHubEnv(server.URL)...), b)
+		ask := func() {
+			t.Helper()
+			got, err := runs.Run(t.Context(), theRun(1))
+			unknown(t, got, err, fmt.Sprint(status))
+			if around, err := runs.Around(t.Context(), clock(t, "2026-03-02T10:05:00.5Z")); around != nil || err == nil {
+				t.Errorf("%d: %v, %v", status, around, err)
+			}
+		}
+		ask()
+		first := len(server.Requests())
+		ask()
+		if n := len(server.Requests()); n != first {
+			t.Errorf("%d: %d requests more", status, n-first)
+		}
+	}
+}
+
 // canned answers every request with the same body, without a network.
 type canned struct {
 	body     []byte
