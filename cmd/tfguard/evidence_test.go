@@ -78,7 +78,7 @@ func (e *evidence) of(t *testing.T) *evidence {
 	f.t = t
 	next := &evidence{bench: &f, tfguard: e.tfguard, aged: e.aged, gitHub: testkit.NewGitHub(t), now: time.Now()}
 	next.env = append(plainEnv(), "GITHUB_ACTIONS=true", "GITHUB_REPOSITORY=octo-org/octo-repo", "GITHUB_SERVER_URL=https://github.com",
-		"GITHUB_API_URL="+next.gitHub.URL, "GITHUB_TOKEN="+gitHubToken, "GITHUB_RUN_ID="+gitHubOwnID, "GITHUB_RUN_ATTEMPT=1", "GITHUB_JOB=apply")
+		"GITHUB_API_URL="+next.gitHub.URL, "GITHUB_TOKEN="+gitHubToken, "GITHUB_RUN_ID="+gitHubOwnID, "GITHUB_RUN_ATTEMPT=1", "GITHUB_JOB=apply", "GH_TOKEN=", "CI_API_V4_URL=")
 	return next
 }
 
@@ -122,14 +122,12 @@ func (e *evidence) locked(who string) {
 	e.do(testkit.DynamoDB, "putlock", "-raw", string(info))
 }
 
-// held puts the record of an attempt of the recorded run there that names the
-// lock and was renewed so long ago by the store's clock.
-func (e *evidence) held(attempt int, server string, renewed time.Duration) {
+// held puts the record of a CI run there that names the lock and was renewed so
+// long ago by the store's clock.
+func (e *evidence) held(run lock.CIRun, renewed time.Duration) {
 	e.t.Helper()
 	r := lock.Record{RunID: "run-7", Command: "apply", Who: "runner@fv-az712-500", LockID: lockID, Stage: "apply",
-		Started: e.now.Add(-time.Hour).UTC(), Beat: e.now.Add(-renewed).UTC(),
-		CI: &lock.CIRun{System: "github", Server: server, Repository: "octo-org/octo-repo", ID: gitHubRunID, Attempt: attempt, Job: "apply",
-			URL: "https://github.com/octo-org/octo-repo/actions/runs/" + gitHubRunID}}
+		Started: e.now.Add(-time.Hour).UTC(), Beat: e.now.Add(-renewed).UTC(), CI: &run}
 	body, err := r.Encode()
 	if err != nil {
 		e.t.Fatal(err)
@@ -307,7 +305,8 @@ func TestGitHubDecidesOnALockThatARecordNames(t *testing.T) {
 			}
 			e.gitHub.Answer(fmt.Sprintf("%s/%s/attempts/%d", gitHubRuns, gitHubRunID, attempt), e.response(row.answer))
 			e.locked("runner@fv-az712-500")
-			e.held(attempt, server, renewed)
+			e.held(lock.CIRun{System: "github", Server: server, Repository: "octo-org/octo-repo", ID: gitHubRunID, Attempt: attempt, Job: "apply",
+				URL: "https://github.com/octo-org/octo-repo/actions/runs/" + gitHubRunID}, renewed)
 			e.decides(row.want, row.apply)
 			asks := row.env == nil && row.server == "" && renewed >= time.Minute
 			if tokens := e.gitHub.Tokens(); asks != (len(tokens) == 1 && tokens[0] == "Bearer "+gitHubToken) {
@@ -318,6 +317,41 @@ func TestGitHubDecidesOnALockThatARecordNames(t *testing.T) {
 					t.Errorf("it was asked about runs of the time, and a record names the lock: %s", r)
 				}
 			}
+		})
+	}
+}
+
+// Rule 3 with GitLab's answers in the same way: a job that is over proves a lock
+// stale, and what says nothing of it does not.
+func TestGitLabDecidesOnALockThatARecordNames(t *testing.T) {
+	tfguard := buildProgram(t)
+	all := newEvidence(t, newBench(t, testkit.DynamoDB), tfguard)
+	const job = "https://gitlab.example.com/infra/network/-/jobs/8"
+	for _, row := range []struct {
+		sentence string
+		status   int
+		file     string
+		want     wanted
+	}{
+		{"a job that runs goes on", 0, "job_running.json", wanted{"active proven", job + " running", "is running"}},
+		{"a job that is being cancelled still works", 0, "job_canceling.json", wanted{"active proven", job + " canceling", "is canceling"}},
+		{"a job that failed is over", 0, "job_failed.json", wanted{"stale proven", job + " failed", "is over: failed"}},
+		{"a cancelled job is over", 0, "job_canceled.json", wanted{"stale proven", job + " canceled", "is over: canceled"}},
+		{"401, the token is not accepted, leaves it open", 401, "unauthorized.json", wanted{"active presumed", job, "is not known: ask GitLab about job 8 of infra/network: it does not accept the token (401)"}},
+		{"403, the token may not read jobs, leaves it open", 403, "forbidden.json", wanted{"active presumed", job, "the token needs to be GITLAB_TOKEN with the scope read_api"}},
+		{"404, the job is not shown, leaves it open", 404, "not_found.json", wanted{"active presumed", job, "(404)"}},
+		{"500, it failed, leaves it open", 500, "not_found.json", wanted{"active presumed", job, "it failed (500)"}},
+	} {
+		t.Run(row.sentence, func(t *testing.T) {
+			e := all.of(t)
+			defer e.clear()
+			e.env = append(plainEnv(), "GITLAB_CI=true", "CI_API_V4_URL="+e.gitHub.URL+"/api/v4", "CI_SERVER_URL=https://gitlab.example.com", "CI_PROJECT_PATH=infra/network",
+				"CI_PIPELINE_ID=7", "CI_JOB_ID=9", "CI_JOB_TOKEN="+gitHubToken)
+			body := testkit.Recorded(t, filepath.Join("..", "..", "internal", "ci", "testdata", "gitlab", row.file))
+			e.gitHub.Answer("/api/v4/projects/infra%2Fnetwork/jobs/8", testkit.Response{Status: row.status, Body: body})
+			e.locked("root@runner-x-project-7-concurrent-0")
+			e.held(lock.CIRun{System: "gitlab", Server: "https://gitlab.example.com", Repository: "infra/network", ID: "6", Job: "8", URL: job}, time.Minute)
+			e.decides(row.want, false)
 		})
 	}
 }
