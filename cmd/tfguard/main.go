@@ -5,8 +5,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"golang.org/x/term"
@@ -19,7 +21,15 @@ func main() {
 	os.Exit(run())
 }
 
+// softMemory makes the garbage collector work harder above it, in bytes, so that
+// an output of any length leaves the process, its file included, below 64 MiB. A
+// GOMEMLIMIT in the environment counts instead.
+const softMemory = 20 << 20
+
 func run() int {
+	if debug.SetMemoryLimit(-1) == math.MaxInt64 {
+		debug.SetMemoryLimit(softMemory)
+	}
 	if starter, err := engine.StartEngine(); starter {
 		return report(err)
 	}

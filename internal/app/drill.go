@@ -61,6 +61,9 @@ func (r *run) drill(ctx context.Context, id string) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := t.connect(ctx); err != nil {
+		return err
+	}
 	if t.addr.Key == real.addr.Key || t.addr.Workspace != real.addr.Workspace {
 		return fmt.Errorf("drill: the scratch state would be %s in workspace %s", t.addr, t.addr.Workspace)
 	}

@@ -280,7 +280,7 @@ func (s *states) prune(ctx context.Context) {
 	}
 	ctx, stop := context.WithTimeout(ctx, pruneTime)
 	defer stop()
-	gone, err := s.Store.Prune(ctx, snapshot.PruneOptions{Protected: protectedSnapshots(ctx, s.set.dir)})
+	gone, err := s.t.snapshots(s.set, snapshot.Options{Run: s.run.id}).Prune(ctx, snapshot.PruneOptions{Protected: protectedSnapshots(ctx, s.set.dir)})
 	var names []string
 	for _, sn := range gone {
 		names = append(names, sn.ID)

@@ -55,6 +55,9 @@ func (r *run) restore(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	if err := t.connect(ctx); err != nil {
+		return err
+	}
 	version, err := p.Applier.(*applier).Version(ctx)
 	if err != nil {
 		return err

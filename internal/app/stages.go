@@ -67,6 +67,9 @@ type preparer struct {
 
 // Prepare implements pipeline.Preparer.
 func (p *preparer) Prepare(ctx context.Context) (string, error) {
+	if err := p.t.connect(ctx); err != nil {
+		return "", err
+	}
 	if p.setUp {
 		return p.t.addr.String(), setUpBackend(ctx, p.t, p.sink)
 	}
@@ -79,12 +82,16 @@ func (p *preparer) Prepare(ctx context.Context) (string, error) {
 
 // states are the state's head and copies, with what a copy's metadata says.
 type states struct {
-	*snapshot.Store
 	t   *target
 	tf  *terraform.Terraform
 	set *settings
 	run *run
 	due bool // old copies are to be removed
+}
+
+// Head implements pipeline.States.
+func (s *states) Head(ctx context.Context) (state.Head, error) {
+	return s.t.snapshots(s.set, snapshot.Options{Run: s.run.id}).Head(ctx)
 }
 
 // Keep implements pipeline.States.

@@ -70,6 +70,11 @@ type target struct {
 	dataDir string
 	policy  lock.Policy
 
+	settings backend.Settings // of the clients
+	making   sync.Mutex
+	made     bool // the clients are made, or cannot be
+	madeErr  error
+
 	clients *awsclient.Clients
 	table   *dynamolock.Store // nil without a lock table
 	object  *s3lock.Store     // nil without use_lockfile
@@ -97,9 +102,19 @@ func (set *settings) dataDir() string {
 	return d
 }
 
-// target finds the state that the command is about. A configuration without a
-// backend block gets the one of .tfguard.hcl, in a generated override file.
+// target finds the state that the command is about, and makes its AWS clients.
 func (set *settings) target(ctx context.Context) (*target, error) {
+	t, err := set.locate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return t, t.connect(ctx)
+}
+
+// locate finds the state that the command is about, and asks nothing in AWS. A
+// configuration without a backend block gets the one of .tfguard.hcl, in a
+// generated override file.
+func (set *settings) locate(ctx context.Context) (*target, error) {
 	if set.sandbox {
 		if err := set.enterSandbox(ctx); err != nil {
 			return nil, err
@@ -127,24 +142,36 @@ func (set *settings) target(ctx context.Context) (*target, error) {
 		}
 		return nil, err
 	}
-	t := &target{found: found, dir: set.dir, dataDir: set.dataDir(), policy: set.policy()}
-	if t.addr, err = found.Settings.Address(workspace); err != nil {
-		return nil, err
+	t := &target{found: found, dir: set.dir, dataDir: set.dataDir(), policy: set.policy(), settings: set.clientSettings(found.Settings), runs: ci.NewRuns(os.Getenv)}
+	t.addr, err = found.Settings.Address(workspace)
+	return t, err
+}
+
+// connect makes the clients, at its first call. Credentials may have to be asked
+// for, which a run does while terraform's init goes on.
+func (t *target) connect(ctx context.Context) error {
+	t.making.Lock()
+	defer t.making.Unlock()
+	if !t.made {
+		t.made, t.madeErr = true, t.makeClients(ctx)
 	}
-	t.clients, err = awsclient.New(ctx, set.clientSettings(found.Settings), awsclient.Options{UserAgent: "tfguard/" + Version})
+	return t.madeErr
+}
+
+func (t *target) makeClients(ctx context.Context) (err error) {
+	t.clients, err = awsclient.New(ctx, t.settings, awsclient.Options{UserAgent: "tfguard/" + Version})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if t.addr.Table != "" {
 		t.table = dynamolock.New(t.clients.DynamoDB, t.addr)
 	}
 	if t.addr.Lockfile {
-		t.object = s3lock.New(t.clients.S3, t.addr, found.Settings)
+		t.object = s3lock.New(t.clients.S3, t.addr, t.found.Settings)
 	}
-	t.record = holder.New(t.clients.S3, t.addr, awsclient.ObjectOf(found.Settings))
-	t.runs = ci.NewRuns(os.Getenv)
-	t.audit = audit.New(t.clients.S3, t.addr, awsclient.ObjectOf(found.Settings))
-	return t, nil
+	t.record = holder.New(t.clients.S3, t.addr, awsclient.ObjectOf(t.found.Settings))
+	t.audit = audit.New(t.clients.S3, t.addr, awsclient.ObjectOf(t.found.Settings))
+	return nil
 }
 
 // backendConfig are the --backend-config values; a file's path counts from
@@ -185,6 +212,9 @@ func (t *target) stores() []lockStore {
 
 // Observe reads every store at the same time and judges what is there.
 func (t *target) Observe(ctx context.Context) (lock.Verdict, error) {
+	if err := t.connect(ctx); err != nil {
+		return lock.Verdict{}, err
+	}
 	stores := t.stores()
 	seen := make([]*lock.Observation, len(stores))
 	var held *lock.HolderSeen

@@ -15,7 +15,6 @@ import (
 	"github.com/tfguard/tfguard/internal/event"
 	"github.com/tfguard/tfguard/internal/pipeline"
 	"github.com/tfguard/tfguard/internal/planfile"
-	"github.com/tfguard/tfguard/internal/snapshot"
 	"github.com/tfguard/tfguard/internal/terraform"
 )
 
@@ -37,7 +36,7 @@ func (r *run) pipeline(ctx context.Context, saved, what string) (*pipeline.Pipel
 	if err := cmp.Or(set.checkNumbers(), set.checkOut(), checkPlan(saved)); err != nil {
 		return nil, nil, err
 	}
-	t, err := set.target(ctx)
+	t, err := set.locate(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -62,7 +61,7 @@ func (r *run) pipeline(ctx context.Context, saved, what string) (*pipeline.Pipel
 	wait := or(set, "wait", asDuration, f.Locks.Wait, 0)
 	setUp := set.cli.Bool("setup-backend") || f.Backend.Setup != nil && *f.Backend.Setup && what != "" || set.sandbox
 	reason := "pre-" + what
-	states := &states{Store: t.snapshots(set, snapshot.Options{Run: r.id}), t: t, tf: tf, set: set, run: r}
+	states := &states{t: t, tf: tf, set: set, run: r}
 	plans := &planner{tf: tf, t: t, run: r, keep: keep, saved: saved, out: set.outFile(), destroy: what == "destroy" || set.cli.Bool("destroy")}
 	return &pipeline.Pipeline{
 		Address: t.addr,
@@ -122,7 +121,7 @@ func (r *run) terraform(ctx context.Context, what string, keep *keeper) (*terraf
 	if f.CancelAfter != nil {
 		cancelAfter = *f.CancelAfter
 	}
-	return terraform.New(bin, terraform.Options{
+	return terraform.New(ctx, bin, terraform.Options{
 		Dir: set.dir, DataDir: set.dataDir(), BackendConfig: set.terraformBackendConfig(),
 		Vars: append(fileVars(f.Vars), values(c, "var")...), VarFiles: varFiles, Targets: values(c, "target"), Replace: values(c, "replace"),
 		Parallelism: or(set, "parallelism", asInt, f.Parallelism, 0),

@@ -39,13 +39,10 @@ type world struct {
 	tfguard   string // as `make build` makes it, without the race detector
 	watched   string // the same with the race detector
 	terraform string
-	mirror    string // a filesystem mirror with the provider, so that init needs no network
+	rc        string // terraform's own configuration, with the provider
 	cloud     *testkit.Cloud
 	figures   *figures
 }
-
-// providerSource is how configurations name the provider of testdata/provider.
-const providerSource = "storm.test/storm/storm"
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
@@ -55,38 +52,16 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	w.tfguard, w.watched, w.mirror = filepath.Join(dir, "tfguard"), filepath.Join(dir, "race", "tfguard"), filepath.Join(dir, "mirror")
-	version := "1.0.0"
-	provider := filepath.Join(w.mirror, filepath.FromSlash(providerSource), version, runtime.GOOS+"_"+runtime.GOARCH, "terraform-provider-storm_v"+version)
-	for _, b := range []struct {
-		dir, out, pkg string
-		race          bool
-	}{
-		{".", w.tfguard, "github.com/tfguard/tfguard/cmd/tfguard", false},
-		{".", w.watched, "github.com/tfguard/tfguard/cmd/tfguard", true},
-		{"../../testdata/provider", provider, ".", false},
-	} {
-		args := []string{"build", "-o", b.out}
-		if b.race {
-			args = append(args, "-race")
-		} else {
-			args = append(args, "-ldflags", "-s -w")
+	w.rc = testkit.Provider(t)
+	w.tfguard, w.watched = filepath.Join(dir, "tfguard"), filepath.Join(dir, "race", "tfguard")
+	for out, flags := range map[string][]string{w.tfguard: {"-ldflags", "-s -w"}, w.watched: {"-race"}} {
+		args := append(append([]string{"build", "-o", out}, flags...), "github.com/tfguard/tfguard/cmd/tfguard")
+		if text, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+			t.Fatalf("build tfguard: %v\n%s", err, text)
 		}
-		cmd := exec.Command("go", append(args, b.pkg)...)
-		cmd.Dir = b.dir
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("build %s: %v\n%s", b.pkg, err, out)
-		}
-	}
-	rc := fmt.Sprintf("provider_installation {\n  filesystem_mirror {\n    path = %q\n  }\n}\n", w.mirror)
-	if err := os.WriteFile(w.rc(), []byte(rc), 0o600); err != nil {
-		t.Fatal(err)
 	}
 	return w
 }
-
-// rc is terraform's own configuration.
-func (w *world) rc() string { return filepath.Join(filepath.Dir(w.mirror), "terraform.rc") }
 
 // poll is how often a condition is looked at.
 const poll = 5 * time.Millisecond

@@ -136,7 +136,7 @@ func (y *yard) backend() string {
 // configure writes the configuration of the things.
 func (y *yard) configure(l layout) {
 	y.plan = l
-	text := fmt.Sprintf("terraform {\n  required_providers {\n    storm = {\n      source = %q\n    }\n  }\n}\n", providerSource)
+	text := fmt.Sprintf("terraform {\n  required_providers {\n    storm = {\n      source = %q\n    }\n  }\n}\n", testkit.ProviderSource)
 	for i, name := range names() {
 		if l.none {
 			break
@@ -174,7 +174,7 @@ func (y *yard) seed(serial int, things []string) {
 		id := name + "-" + rand.Text()
 		y.happened("create " + name + " " + id)
 		resources = append(resources, map[string]any{
-			"mode": "managed", "type": "storm_thing", "name": name, "provider": `provider["` + providerSource + `"]`,
+			"mode": "managed", "type": "storm_thing", "name": name, "provider": `provider["` + testkit.ProviderSource + `"]`,
 			"instances": []any{map[string]any{"schema_version": 0, "attributes": map[string]any{
 				"id": id, "name": name, "seconds": seconds, "mode": y.plan.mode, "file": y.file, "value": nil}}},
 		})
@@ -215,7 +215,7 @@ func (y *yard) env(more ...string) []string {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return slices.ContainsFunc([]string{"TF_", "TFGUARD_", "GITHUB_", "RUNNER_", "STORM"}, func(p string) bool { return strings.HasPrefix(v, p) })
 	})
-	return append(append(env, y.marker, "CHECKPOINT_DISABLE=1", "TF_CLI_CONFIG_FILE="+y.w.rc(), "GORACE=atexit_sleep_ms=0 exitcode=66",
+	return append(append(env, y.marker, "CHECKPOINT_DISABLE=1", "TF_CLI_CONFIG_FILE="+y.w.rc, "GORACE=atexit_sleep_ms=0 exitcode=66",
 		"PATH="+filepath.Dir(y.bin)+string(filepath.ListSeparator)+os.Getenv("PATH")), more...)
 }
 

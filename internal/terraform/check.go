@@ -42,7 +42,7 @@ func (t *Terraform) Fmt(ctx context.Context) error {
 	}
 	formatted, files := true, []string(nil)
 	err = t.run(ctx, tf, command{
-		name: "fmt", killAfter: t.o.KillAfter,
+		name: "fmt", aside: true, killAfter: t.o.KillAfter,
 		call: func(ctx context.Context, tf *tfexec.Terraform, _ io.Writer) error {
 			var err error
 			formatted, files, err = tf.FormatCheck(ctx)
@@ -156,7 +156,7 @@ func (t *Terraform) Validate(ctx context.Context) error {
 	diags := &diagnostics{emit: t.emit}
 	out := &head{max: maxJSON}
 	err = t.run(ctx, tf, command{
-		name: "validate", stdout: out, killAfter: t.o.KillAfter,
+		name: "validate", aside: true, stdout: out, killAfter: t.o.KillAfter,
 		call: func(ctx context.Context, tf *tfexec.Terraform, _ io.Writer) error {
 			_, err := tf.Validate(ctx)
 			return err
@@ -206,7 +206,7 @@ func (t *Terraform) Show(ctx context.Context, file string) (string, error) {
 	}
 	out := &head{max: maxText}
 	err = t.run(ctx, tf, command{
-		name: "show", stdout: out, killAfter: t.o.KillAfter,
+		name: "show", aside: true, stdout: out, killAfter: t.o.KillAfter,
 		call: func(ctx context.Context, tf *tfexec.Terraform, _ io.Writer) error {
 			_, err := tf.ShowPlanFileRaw(ctx, file)
 			return err

@@ -2,8 +2,10 @@ package terraform
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -68,6 +70,55 @@ func isChild(pid int, match func(argv []string) bool) bool {
 	f, ok := stat(pid)
 	return ok && f[statParent] == strconv.Itoa(os.Getpid()) && match(arguments(pid))
 }
+
+// aside runs functions one after the other on a thread of its own with a low
+// priority, which the processes that they start have too (setpriority(2)).
+//
+// The thread is given back, not ended: with it the kernel would kill what it has
+// ever started (prctl(2), PR_SET_PDEATHSIG, which terraform-exec sets).
+type aside struct {
+	work chan func()
+	over <-chan struct{}
+}
+
+// newAside takes the thread until ctx ends.
+func newAside(ctx context.Context) *aside {
+	a := &aside{work: make(chan func()), over: ctx.Done()}
+	ready := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()                                             // its priority stays low; nothing starts any more
+		if of20, err := syscall.Getpriority(syscall.PRIO_PROCESS, 0); err == nil { // 20 less the nice value
+			_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, 20-of20+nicer)
+		}
+		close(ready)
+		for {
+			select {
+			case f := <-a.work:
+				f()
+			case <-a.over:
+				return
+			}
+		}
+	}()
+	<-ready
+	return a
+}
+
+// run has f run, and does not wait for it.
+func (a *aside) run(f func()) {
+	go func() {
+		select {
+		case a.work <- f:
+		case <-a.over:
+			f()
+		}
+	}()
+}
+
+// nicer is what is added to the nice value: on a busy machine it still gets a
+// share, since a run cannot end without it.
+const nicer = 10
 
 // watchChild tells how the child ended, also where terraform-exec does not wait
 // for it yet since it reads its output: the process is a zombie then. It ends

@@ -27,6 +27,9 @@ type command struct {
 	killAfter time.Duration
 	// again is the time from the first interrupt to the second; 0: never.
 	again time.Duration
+	// aside: it runs beside another command that is waited for, and gives way to
+	// that one.
+	aside bool
 	// effect: what the command does counts, not what it prints, so that its exit
 	// code is enough where its output does not end.
 	effect bool
@@ -71,7 +74,12 @@ func (t *Terraform) run(ctx context.Context, tf *tfexec.Terraform, c command) er
 		}
 	}
 	done := make(chan error, 1)
-	go func() { done <- c.call(g, tf, stdout) }()
+	call := func() { done <- c.call(g, tf, stdout) }
+	if c.aside {
+		t.aside.run(call)
+	} else {
+		go call()
+	}
 	err, interrupted := c.wait(ctx, g, done)
 	return t.outcome(c, err, interrupted, stderr)
 }

@@ -190,7 +190,7 @@ func standBeside(t *testing.T, how string, o Options) (*Terraform, *recorder, fu
 		}
 		return strings.Split(strings.TrimSpace(string(b)), "\n")
 	}
-	return New(Binary{Path: bin, Product: productTerraform}, o, rec), rec, read
+	return New(t.Context(), Binary{Path: bin, Product: productTerraform}, o, rec), rec, read
 }
 
 // count is the number of lines that begin with prefix.

@@ -81,14 +81,15 @@ type Terraform struct {
 	sink event.Sink
 	log  *safeWriter
 
+	aside  *aside                  // runs what gives way
 	asking flight                  // the one `terraform version`
 	mu     sync.Mutex              // for number
 	number string                  // the version, such as 1.11.4; empty: not known yet
 	seen   *once[event.Diagnostic] // diagnostics that were emitted
 }
 
-// New prepares a run of bin. It starts no process.
-func New(bin Binary, o Options, sink event.Sink) *Terraform {
+// New prepares a run of bin, which goes on until ctx ends. It starts no process.
+func New(ctx context.Context, bin Binary, o Options, sink event.Sink) *Terraform {
 	if o.InterruptAgain == 0 {
 		o.InterruptAgain = 10 * time.Second
 	}
@@ -100,7 +101,7 @@ func New(bin Binary, o Options, sink event.Sink) *Terraform {
 	}
 	return &Terraform{
 		bin: bin, o: o, sink: sink, log: &safeWriter{w: o.Log},
-		asking: newFlight(), seen: newOnce[event.Diagnostic](maxSeen),
+		aside: newAside(ctx), asking: newFlight(), seen: newOnce[event.Diagnostic](maxSeen),
 	}
 }
 
