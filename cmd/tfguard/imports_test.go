@@ -45,6 +45,7 @@ func TestImports(t *testing.T) {
 		"github.com/hashicorp/terraform-exec":           {"internal/terraform"},
 		"github.com/hashicorp/hc-install":               {"internal/terraform"},
 		"github.com/urfave/cli":                         {"internal/app"},
+		"github.com/google/go-github":                   {"internal/ci"},
 		"go.etcd.io/bbolt":                              {"internal/sandbox"},
 		"github.com/hashicorp/hcl":                      {"internal/config", "internal/backend/discover"},
 		"github.com/hashicorp/aws-sdk-go-base":          {"internal/awsclient"},

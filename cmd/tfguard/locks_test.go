@@ -30,6 +30,8 @@ func opPutHolder(ctx context.Context, c cloud, _ io.Writer, args []string) error
 		f.StringVar(&r.RunID, "run", "run-1", "")
 		f.StringVar(&r.LockID, "lock", "", "")
 		f.StringVar(&r.Stage, "stage", "apply", "")
+		f.Func("ci", "", func(url string) error { r.CI = &lock.CIRun{System: "github", URL: url}; return nil })
+		f.Func("flying", "", func(s string) error { r.InFlight = append(r.InFlight, s); return nil })
 		f.BoolVar(&gone, "gone", false, "")
 	})
 	if err != nil {

@@ -91,7 +91,7 @@ func TestMain(m *testing.M) {
 //	versions PREFIX N                    so many versions and delete markers are
 //	object PREFIX                        print the last of them
 //	spoil PREFIX                         write the last of them anew: hello becomes jello
-//	putholder [-run ID] [-lock ID] [-stage S] [-gone] KEY
+//	putholder [-run ID] [-lock ID] [-stage S] [-ci URL] [-flying ADDRESS]... [-gone] KEY
 //	                                     write the holder record of a state, -gone: its
 //	                                     process ran on this host and has ended
 //	putobject KEY TEXT, rmobject KEY     write, remove an object

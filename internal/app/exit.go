@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -287,12 +288,16 @@ func lockHint(v lock.Verdict) string {
 	case lock.Stale:
 		return "tfguard unlock --id " + strings.Join(v.Report().StaleIDs(), " --id ")
 	}
+	if v.Status != lock.Unclear {
+		return ""
+	}
+	var names []string // all of them have to be named
 	for _, l := range v.Locks {
-		if l.Status == lock.Unclear {
-			return "look at it: tfguard locks; if nothing runs: tfguard unlock --force --id " + l.Name()
+		if !slices.Contains(names, l.Name()) {
+			names = append(names, l.Name())
 		}
 	}
-	return ""
+	return "look at it: tfguard locks; if nothing runs: tfguard unlock --force --id " + strings.Join(names, " --id ")
 }
 
 // failureHint names what to do about what terraform says. Its words are those

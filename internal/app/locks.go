@@ -136,12 +136,16 @@ func unlock(ctx context.Context, set *settings, t *target, s Streams) error {
 	if v.Status == lock.None {
 		return sayUnlocked(s, set, unlocked{Version: 1, State: v.State, Removed: []string{}, Status: lock.None})
 	}
-	if !set.json {
+	switch {
+	case !set.json:
 		ui.Locks(s.Out, v.Report(), set.color)
+	case s.Terminal: // who may be asked sees the evidence first
+		ui.Locks(s.Err, v.Report(), set.color)
 	}
 	if len(ids) > 0 {
 		for _, e := range v.Locks {
-			if !slices.Contains(ids, e.Name()) {
+			// A living record is no lock that anybody approves: it blocks, below.
+			if !slices.Contains(ids, e.Name()) && (force || e.Observation.Store != lock.Holder) {
 				return &pipeline.ApprovalChangedError{Verdict: v, Approved: ids}
 			}
 		}

@@ -32,12 +32,13 @@ type lockedState struct {
 	seen   []lock.Observation
 	held   *lock.HolderSeen
 	runs   []lock.RunSeen
+	why    string // runs are not known
 	status lock.Status
 }
 
 // judge gives the verdict; the same whenever it is asked.
 func (l *lockedState) judge(p lock.Policy, now time.Time) lock.Verdict {
-	return lock.Classify(l.name, l.seen, lock.Evidence{Holder: l.held, Runs: l.runs}, p, now)
+	return lock.Classify(l.name, l.seen, lock.Evidence{Holder: l.held, Runs: l.runs, Unasked: l.why}, p, now)
 }
 
 // locksAll judges every lock of the table and the bucket, and prints the states
@@ -152,9 +153,9 @@ func (t *target) askRuns(ctx context.Context, all map[string]*lockedState) error
 			})
 		}
 	}
-	_ = asking.Wait() // what is not known is no error
+	_ = asking.Wait() // what is not known is no error, the verdict says it
 	if l := all[t.addr.String()]; l != nil && t.runs != nil {
-		l.runs = t.runsAround(ctx, l.judge(t.policy, time.Now()))
+		l.runs, l.why = t.runsAround(ctx, l.judge(t.policy, time.Now()))
 	}
 	return ctx.Err()
 }

@@ -31,6 +31,7 @@ import (
 	"github.com/tfguard/tfguard/internal/lock/holder"
 	"github.com/tfguard/tfguard/internal/lock/s3lock"
 	"github.com/tfguard/tfguard/internal/pipeline"
+	"github.com/tfguard/tfguard/internal/quote"
 	"github.com/tfguard/tfguard/internal/snapshot"
 	"github.com/tfguard/tfguard/internal/terraform"
 )
@@ -245,30 +246,36 @@ func (t *target) Observe(ctx context.Context) (lock.Verdict, error) {
 	if t.runs == nil || !slices.ContainsFunc(v.Locks, undecided) {
 		return v, nil
 	}
-	ev.Runs = t.runsAround(ctx, v)
+	ev.Runs, ev.Unasked = t.runsAround(ctx, v)
+	if ctx.Err() != nil { // a question that was broken off is no evidence
+		return lock.Verdict{}, context.Cause(ctx)
+	}
 	return lock.Classify(t.addr.String(), there, ev, t.policy, time.Now()), nil
 }
 
 // runsAround are the CI runs of the time of each lock that nobody's record
-// names: they may tell. None are given where they are not all known.
-func (t *target) runsAround(ctx context.Context, v lock.Verdict) []lock.RunSeen {
-	var all []lock.RunSeen
+// names: they may tell. Where they are not all known none are given, and why.
+func (t *target) runsAround(ctx context.Context, v lock.Verdict) (all []lock.RunSeen, unasked string) {
+	var asked []time.Time // one lock in two stores is of one time
 	for _, e := range v.Locks {
-		if undecided(e) {
-			runs, err := t.runs.Around(ctx, e.Info.Created)
-			if err != nil {
-				return nil // those of another lock's time are not all of this one's
-			}
-			all = append(all, runs...)
+		if !undecided(e) || slices.ContainsFunc(asked, e.Info.Created.Equal) {
+			continue
 		}
+		asked = append(asked, e.Info.Created)
+		runs, err := t.runs.Around(ctx, e.Info.Created)
+		if err != nil {
+			return nil, quote.Line(err.Error(), maxUnasked) // those of another lock's time are not all of this one's
+		}
+		all = append(all, runs...)
 	}
-	return all
+	return all, ""
 }
 
+// maxUnasked bounds why a CI system gave no answer, in runes.
+const maxUnasked = 400
+
 // undecided is a lock that was judged by its age alone.
-func undecided(e lock.Entry) bool {
-	return e.Confidence == lock.Presumed && e.Run == nil && e.Observation.Store != lock.Holder
-}
+func undecided(e lock.Entry) bool { return e.Rule == 5 }
 
 // evidence completes what is known of the record's holder. This run's own
 // record is none.
@@ -306,8 +313,16 @@ func (t *target) learn(ctx context.Context, h *lock.HolderSeen) {
 		h.Record.LockID = t.loggedLock(h.Record.RunID)
 	}
 	// A living record needs no witness.
-	if t.runs != nil && h.Record.CI != nil && !h.Living(t.policy) && h.Process != lock.Over {
-		h.CI, _ = t.runs.Run(ctx, *h.Record.CI) // not known is an answer
+	if h.Record.CI == nil || h.Living(t.policy) || h.Process == lock.Over {
+		return
+	}
+	if t.runs == nil {
+		h.Unasked = "the environment names no CI system to ask, or has no token for it"
+		return
+	}
+	var err error
+	if h.CI, err = t.runs.Run(ctx, *h.Record.CI); err != nil { // not known is an answer
+		h.Unasked = quote.Line(err.Error(), maxUnasked)
 	}
 }
 

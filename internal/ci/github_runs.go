@@ -44,6 +44,7 @@ type gitHubAnswer struct {
 	jobs  []workflowRun // others of this run that have or had a machine
 	all   bool          // that there are
 	asked time.Time     // when, by this machine's clock
+	no    error         // that the token may not ask
 }
 
 type workflowRun struct {
@@ -273,17 +274,22 @@ func (g *gitHubRuns) going(q *question) (gitHubAnswer, error) {
 // waits for a lock asks every few seconds, and a repository's token has 1,000
 // requests an hour. An answer that is used again can be wrong only in that a run
 // has ended since: no run of a time begins after an answer that was asked for
-// later than that, by more than clocks differ.
+// later than that, by more than clocks differ. That a token may not ask is used
+// again too; any other failure is not, it may be over.
 func (g *gitHubRuns) recall(key string, at time.Time, ask func() (gitHubAnswer, error)) (gitHubAnswer, error) {
 	now := time.Now()
 	g.mu.Lock()
 	a, ok := g.kept[key]
 	g.mu.Unlock()
-	if ok && now.Sub(a.asked) < g.keep && a.asked.After(at.Add(skew)) {
-		return a, nil
+	if ok && now.Sub(a.asked) < g.keep && (a.no != nil || a.asked.After(at.Add(skew))) {
+		return a, a.no
 	}
 	a, err := ask()
-	if err != nil {
+	var no *refused
+	switch {
+	case errors.As(err, &no) && (no.code == http.StatusUnauthorized || no.code == http.StatusForbidden):
+		a = gitHubAnswer{no: err}
+	case err != nil:
 		return gitHubAnswer{}, err
 	}
 	a.asked = now
@@ -293,7 +299,7 @@ func (g *gitHubRuns) recall(key string, at time.Time, ask func() (gitHubAnswer, 
 		g.kept = map[string]gitHubAnswer{}
 	}
 	g.kept[key] = a
-	return a, nil
+	return a, a.no
 }
 
 // idle reports whether a run or job that is over has never had a machine, so that

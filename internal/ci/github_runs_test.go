@@ -127,6 +127,7 @@ func TestGitHubRun(t *testing.T) {
 		{sentence: "an end that is not told leaves it open", answer: made(`"updated_at"`, `"x"`), why: "not of the documented shape"},
 		{sentence: "an answer without end leaves it open", answer: body(`"` + strings.Repeat("a", 5<<20) + `"`), why: "longer than 4 MiB"},
 		{sentence: "a small answer that unpacks without end leaves it open", answer: zipped(20 << 20), why: "longer than 4 MiB"},
+		{sentence: "a proxy that says the token brings it into no error", answer: testkit.Response{Status: 403, Body: `{"message":"bad header Bearer ` + secret + `"}`}, why: `it says "bad header Bearer ***"`},
 		{sentence: "an answer of a hostile proxy is made harmless", answer: testkit.Response{Status: 403, Body: `{"message":"\u001b[31m` + strings.Repeat("x", 9999) + `\n::set-output name=a::b"}`}, why: "(403)"},
 	} {
 		t.Run(c.sentence, func(t *testing.T) {
@@ -656,6 +657,33 @@ func TestGitHubsFailuresAreNotUsedAgain(t *testing.T) {
 	g.list("in_progress", aRun{id: 5, status: "in_progress", started: "2026-03-02T10:00:00Z"})
 	if got, err := g.runs.Around(t.Context(), at); err != nil || len(got) != 1 {
 		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+// Who waits for a lock with a token that may not ask does not spend the
+// repository's requests on it.
+func TestGitHubsRefusalIsUsedAgainForAMinute(t *testing.T) {
+	for _, status := range []int{401, 403} {
+		server := testkit.NewGitHub(t)
+		server.Answer(thePath, testkit.Response{Status: status, Body: "{}"})
+		server.Answer(thePath+"/30433642/attempts/1", testkit.Response{Status: status, Body: "{}"})
+		b := quick(t)
+		b.keep = time.Minute
+		runs := newRuns(environment(gitHubEnv(server.URL)...), b)
+		ask := func() {
+			t.Helper()
+			got, err := runs.Run(t.Context(), theRun(1))
+			unknown(t, got, err, fmt.Sprint(status))
+			if around, err := runs.Around(t.Context(), clock(t, "2026-03-02T10:05:00.5Z")); around != nil || err == nil {
+				t.Errorf("%d: %v, %v", status, around, err)
+			}
+		}
+		ask()
+		first := len(server.Requests())
+		ask()
+		if n := len(server.Requests()); n != first {
+			t.Errorf("%d: %d requests more", status, n-first)
+		}
 	}
 }
 

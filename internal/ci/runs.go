@@ -42,7 +42,8 @@ type Runs interface {
 //     GITHUB_API_URL, which GitHub Enterprise sets;
 //   - GitLab by CI_API_V4_URL and GITLAB_TOKEN or CI_JOB_TOKEN.
 //
-// It is nil where there is none or no token. The token is sent to that API's host
+// It is nil outside of both. In a job without a token it answers that it has
+// none. The token is sent to that API's host
 // alone, whatever a record or an answer names. A question takes 10 s at most.
 func NewRuns(getenv func(string) string) Runs {
 	return newRuns(getenv, bounds{
@@ -63,6 +64,9 @@ type bounds struct {
 
 func newRuns(getenv func(string) string, b bounds) Runs {
 	token := cmp.Or(strings.TrimSpace(getenv("GITHUB_TOKEN")), strings.TrimSpace(getenv("GH_TOKEN")))
+	if token == "" && getenv("GITHUB_ACTIONS") == "true" {
+		return unasked("GitHub cannot be asked: GITHUB_TOKEN is not set")
+	}
 	if token != "" && (getenv("GITHUB_ACTIONS") == "true" || getenv("GITHUB_REPOSITORY") != "") {
 		return newGitHubRuns(getenv, token, b)
 	}
@@ -71,9 +75,10 @@ func newRuns(getenv func(string) string, b bounds) Runs {
 		if token == "" {
 			header, token = "JOB-TOKEN", strings.TrimSpace(getenv("CI_JOB_TOKEN"))
 		}
-		if token != "" {
-			return newGitLabRuns(getenv, header, token, b)
+		if token == "" {
+			return unasked("GitLab cannot be asked: neither GITLAB_TOKEN nor CI_JOB_TOKEN is set")
 		}
+		return newGitLabRuns(getenv, header, token, b)
 	}
 	return nil
 }
@@ -295,6 +300,11 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	_ = resp.Body.Close() // it was read
+	for _, name := range []string{"Authorization", "PRIVATE-TOKEN", "JOB-TOKEN"} {
+		if token := strings.TrimPrefix(r.Header.Get(name), "Bearer "); token != "" {
+			body = bytes.ReplaceAll(body, []byte(token), []byte("***")) // a proxy may say what it was sent
+		}
+	}
 	switch {
 	case err != nil:
 		return nil, err

@@ -68,8 +68,8 @@ func TestNewRuns(t *testing.T) {
 	}{
 		{"on a laptop there is nobody to ask", nil, ""},
 		{"a token alone, as a developer's shell has it, asks nobody", []string{"GITHUB_TOKEN", secret}, ""},
-		{"without a token nobody is asked", []string{"GITHUB_ACTIONS", "true", "GITHUB_REPOSITORY", "o/r"}, ""},
-		{"a token of blanks is none", []string{"GITHUB_ACTIONS", "true", "GITHUB_TOKEN", " \n"}, ""},
+		{"without a token nobody is asked, and it is said", []string{"GITHUB_ACTIONS", "true", "GITHUB_REPOSITORY", "o/r"}, "GITHUB_TOKEN is not set"},
+		{"a token of blanks is none", []string{"GITHUB_ACTIONS", "true", "GITHUB_TOKEN", " \n"}, "GITHUB_TOKEN is not set"},
 		{"a step of GitHub Actions with a token asks GitHub", []string{"GITHUB_ACTIONS", "true", "GITHUB_TOKEN", secret}, "https://api.github.com/ for https://github.com"},
 		{"a shell that names a repository asks GitHub", []string{"GITHUB_REPOSITORY", "o/r", "GH_TOKEN", secret}, "https://api.github.com/ for https://github.com"},
 		{"GitHub Enterprise is asked at its own address", []string{"GITHUB_ACTIONS", "true", "GITHUB_TOKEN", secret, "GITHUB_SERVER_URL", "https://ghe.example/", "GITHUB_API_URL", "https://ghe.example/api/v3/"}, "https://ghe.example/api/v3/ for https://ghe.example"},
@@ -78,7 +78,7 @@ func TestNewRuns(t *testing.T) {
 		{"an API with a password in it is not used", []string{"GITHUB_ACTIONS", "true", "GITHUB_TOKEN", secret, "GITHUB_API_URL", "https://a:b@ghe.example"}, "GITHUB_API_URL"},
 		{"GitLab is asked with the job's token", append(gitLab, "CI_JOB_TOKEN", secret), "https://gitlab.example.com/api/v4 by JOB-TOKEN"},
 		{"GitLab is asked with a token that may read more", append(gitLab, "CI_JOB_TOKEN", "x", "GITLAB_TOKEN", secret), "https://gitlab.example.com/api/v4 by PRIVATE-TOKEN"},
-		{"GitLab without a token is not asked", gitLab, ""},
+		{"GitLab without a token is not asked, and it is said", gitLab, "neither GITLAB_TOKEN nor CI_JOB_TOKEN"},
 		{"GitLab's API that is no address is said", []string{"CI_API_V4_URL", "nowhere", "CI_JOB_TOKEN", secret}, "CI_API_V4_URL"},
 	} {
 		t.Run(c.sentence, func(t *testing.T) {

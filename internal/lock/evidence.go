@@ -71,6 +71,23 @@ func (r RunSeen) holds(at time.Time) bool {
 	return !at.Before(r.Started) && (r.Ended.IsZero() || !at.After(r.Ended))
 }
 
+// ofRunner reports whether who (user@host) looks like a machine of a CI system,
+// so that a CI run can have taken the lock at all: a hosted runner of GitHub
+// ("runner@fv-az712-500", on Windows "HOST\\runneradmin@HOST"), a machine that
+// GitLab names ("root@runner-x-project-7-concurrent-0"), or a container, whose
+// name is its ID ("root@3f2b8c91d04e"). A person's machine does not; a runner of
+// one's own need not.
+func ofRunner(who string) bool {
+	i := strings.LastIndex(who, "@")
+	if i < 0 {
+		return false
+	}
+	user, host := who[:i], who[i+1:]
+	user = user[strings.LastIndex(user, `\`)+1:]
+	container := len(host) == 12 && strings.Trim(host, "0123456789abcdef") == ""
+	return user == "runner" || user == "runneradmin" || strings.HasPrefix(host, "runner-") || container
+}
+
 // HolderSeen is the holder record as it was read, with what is known of its
 // holder.
 type HolderSeen struct {
@@ -80,6 +97,7 @@ type HolderSeen struct {
 	Age     time.Duration // since its last writing, by the server's clock alone
 	Problem string        // why the record cannot be used; then Record is empty
 	CI      RunSeen       // of Record.CI; Life is NotKnown where nobody could be asked
+	Unasked string        // why nothing is known of Record.CI, in words; empty: nobody had to ask
 	Process Life          // of Record.PID; NotKnown on another host
 }
 
@@ -89,6 +107,8 @@ type Evidence struct {
 	// Runs are the CI runs that could have taken a lock, this run left out; nil
 	// where they are not known.
 	Runs []RunSeen
+	// Unasked says in words why Runs are not known; empty where nobody had to ask.
+	Unasked string
 }
 
 // maxInFlight bounds how many addresses a record names.

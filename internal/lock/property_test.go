@@ -84,7 +84,7 @@ func makeUp(r *rand.Rand) situation {
 	if r.IntN(4) == 0 {
 		s.policy = Policy{StaleAfter: time.Duration(r.IntN(7200)) * time.Second, HolderTTL: time.Duration(r.IntN(120)) * time.Second, Grace: time.Duration(r.IntN(600)) * time.Second}
 	}
-	ids, people := []string{idA, idB, "x"}, []string{ada, "bob@build-8", ""}
+	ids, people := []string{idA, idB, "x"}, []string{ada, bot, bot, ""}
 	began := s.now.Add(-span(r, s.policy))
 	for range r.IntN(3) {
 		o := Observation{Store: one(r, DynamoDB, S3), ServerNow: one(r, s.now, s.now, s.now.Add(time.Minute-time.Duration(r.IntN(120))*time.Second), time.Time{})}
@@ -191,6 +191,15 @@ func (s situation) check(r *rand.Rand, reached map[string]int) error {
 			return fmt.Errorf("lock %d is proven stale, and no record names it", i)
 		} else if e.Run != nil {
 			reached["by runs"]++
+			if e.Status == Stale && !ofRunner(info.Who) {
+				return fmt.Errorf("lock %d is stale since CI runs are over, and %q is no runner", i, info.Who)
+			}
+		}
+		if known := s.copied(); e.Rule == 5 {
+			known.ev.Runs, known.ev.Unasked = nil, "nobody answers"
+			if k := known.judge().Locks[i]; k.Status != e.Status || k.Confidence != e.Confidence {
+				return fmt.Errorf("lock %d is %s, and where nobody answers %s", i, e.Status, k.Status)
+			}
 		}
 	}
 	for name, more := range s.withLife(r) {
@@ -287,6 +296,10 @@ func (s situation) withLife(r *rand.Rand) map[string]situation {
 			}
 		}
 	}
+	if h := s.ev.Holder; h != nil && h.CI.Life == NotKnown {
+		add("no answer about the record's run", func(s *situation) { s.ev.Holder.Unasked = "nobody answers" })
+	}
+	add("no answer about the runs of the time", func(s *situation) { s.ev.Unasked = "nobody answers" })
 	for i := range s.ev.Runs {
 		add("one of the runs goes on after all", func(s *situation) { s.ev.Runs[i].Life, s.ev.Runs[i].Ended = Alive, time.Time{} })
 	}

@@ -56,6 +56,7 @@ type Entry struct {
 	Status      Status
 	Confidence  Confidence // empty for unclear
 	Reasons     []string   // the evidence, in words
+	Rule        int        // of docs/locking.md that decided, 1 to 5; 0 for a holder record itself
 	Run         *Run       // the CI run that took it, where known
 }
 
@@ -94,7 +95,7 @@ func Classify(state string, seen []Observation, ev Evidence, p Policy, now time.
 
 func judge(o Observation, ev Evidence, p Policy, now time.Time) Entry {
 	info, err := ParseInfo(o.Raw)
-	e := Entry{Observation: o, Info: info}
+	e := Entry{Observation: o, Info: info, Rule: 1}
 	if err != nil {
 		e.Status, e.Reasons = Unclear, []string{err.Error()}
 		return e
@@ -120,7 +121,12 @@ func judge(o Observation, ev Evidence, p Policy, now time.Time) Entry {
 		return e
 	}
 	if e.byRuns(ev.Runs) {
+		e.Rule = 4
 		return e
+	}
+	e.Rule = 5
+	if ev.Unasked != "" {
+		e.Reasons = append(e.Reasons, "which CI runs could have taken it is not known: "+ev.Unasked)
 	}
 	if e.Age >= p.StaleAfter {
 		e.conclude(Stale, Presumed, fmt.Sprintf("it is %s old %s, %s or more is presumed stale", round(e.Age), clock, round(p.StaleAfter)))
@@ -138,6 +144,7 @@ func (e *Entry) conclude(s Status, c Confidence, reason string) {
 // byHolder decides on a lock that the holder record names: rules 2 and 3.
 func (e *Entry) byHolder(h *HolderSeen, p Policy) {
 	r := h.Record
+	e.Rule = 3
 	e.Reasons = append(e.Reasons, fmt.Sprintf("the holder record of run %s names it", r.RunID))
 	if h.CI.URL != "" {
 		run := h.CI.Run
@@ -146,8 +153,14 @@ func (e *Entry) byHolder(h *HolderSeen, p Policy) {
 		e.Run = &Run{URL: r.CI.URL}
 	}
 	life, why := h.life(p)
+	if life == NotKnown && h.Unasked != "" {
+		e.Reasons = append(e.Reasons, "whether its CI run still goes on is not known: "+h.Unasked)
+	}
 	switch {
 	case life == Alive:
+		if h.Age < p.HolderTTL {
+			e.Rule = 2
+		}
 		e.conclude(Active, Proven, why)
 	case life == Over:
 		e.conclude(Stale, Proven, why)
@@ -159,7 +172,9 @@ func (e *Entry) byHolder(h *HolderSeen, p Policy) {
 }
 
 // byRuns decides on a lock that no record names by the CI runs that could have
-// taken it: rule 4. It leaves open what it cannot decide.
+// taken it: rule 4. It leaves open what it cannot decide. That all runs of a
+// lock's time are over says something of it only where a CI run can have taken
+// it; the lock of a person's machine is not stale since CI has nothing to do.
 func (e *Entry) byRuns(runs []RunSeen) bool {
 	var over, open int
 	for _, r := range runs {
@@ -181,6 +196,11 @@ func (e *Entry) byRuns(runs []RunSeen) bool {
 	}
 	if over == 0 || open > 0 {
 		e.Run = nil
+		return false
+	}
+	if !ofRunner(e.Info.Who) {
+		e.Run = nil
+		e.Reasons = append(e.Reasons, fmt.Sprintf("the CI runs of its time are over (%d), but its Who is not the name of a CI runner", over))
 		return false
 	}
 	e.conclude(Stale, Presumed, fmt.Sprintf("every CI run that could have taken it is over (%d)", over))

@@ -14,6 +14,7 @@ const (
 	idA  = "6ba7b810-9dad-41d1-80b4-00c04fd430c8"
 	idB  = "16fd2706-8baf-433b-82eb-8c7fada847da"
 	ada  = "ada@build-7"
+	bot  = "runner@fv-az712-500" // a hosted runner of GitHub
 	run1 = "https://github.com/acme/infra/actions/runs/1"
 	run2 = "https://github.com/acme/infra/actions/runs/2"
 )
@@ -27,6 +28,11 @@ func record(id, who string, age time.Duration) []byte {
 // inTable is a lock of ada's in DynamoDB, which keeps no time of its own.
 func inTable(id string, age time.Duration) Observation {
 	return Observation{Store: DynamoDB, Raw: record(id, ada, age), ServerNow: now}
+}
+
+// by is a lock of another's than ada's, in DynamoDB.
+func by(who string, age time.Duration) Observation {
+	return Observation{Store: DynamoDB, Raw: record(idB, who, age), ServerNow: now}
 }
 
 // inBucket is a lock of ada's in S3.
@@ -68,8 +74,9 @@ func ofCI(l Life, status, conclusion string) func(*HolderSeen) {
 	}
 }
 
-func at(stage string) func(*HolderSeen)  { return func(h *HolderSeen) { h.Record.Stage = stage } }
-func owner(who string) func(*HolderSeen) { return func(h *HolderSeen) { h.Record.Who = who } }
+func at(stage string) func(*HolderSeen)    { return func(h *HolderSeen) { h.Record.Stage = stage } }
+func owner(who string) func(*HolderSeen)   { return func(h *HolderSeen) { h.Record.Who = who } }
+func unasked(why string) func(*HolderSeen) { return func(h *HolderSeen) { h.Unasked = why } }
 func damaged(why string) func(*HolderSeen) {
 	return func(h *HolderSeen) { h.Record, h.Problem = Record{}, why }
 }
@@ -185,18 +192,30 @@ func TestClassify(t *testing.T) {
 
 		// Rule 4: runs that could have taken it.
 		{"a run that goes on and could have taken it is active, at any age", locks(inTable(idA, 50*m)), with(nil, ran(run1, Alive, time.Hour, 0)), Active, verdicts{"active presumed: still going"}},
-		{"where every run that could have taken it is over it is stale, also young", locks(inTable(idA, 5*m)), with(nil, ran(run1, Over, 10*m, 2*m), ran(run2, Over, 6*m, m)), Stale, verdicts{"stale presumed: is over (2)"}},
+		{"where every run that could have taken it is over it is stale, also young", locks(by(bot, 5*m)), with(nil, ran(run1, Over, 10*m, 2*m), ran(run2, Over, 6*m, m)), Stale, verdicts{"stale presumed: is over (2)"}},
 		{"one of several that goes on is enough", locks(inTable(idA, 50*m)), with(nil, ran(run1, Over, time.Hour, 2*m), ran(run2, Alive, time.Hour, 0)), Active, verdicts{"active presumed: " + run2}},
 		{"in any order", locks(inTable(idA, 50*m)), with(nil, ran(run2, Alive, time.Hour, 0), ran(run1, Over, time.Hour, 2*m)), Active, verdicts{"active presumed: " + run2}},
-		{"a run of which nothing is known leaves it to the age", locks(inTable(idA, 5*m)), with(nil, ran(run1, Over, 10*m, 2*m), ran(run2, NotKnown, 10*m, 0)), Active, verdicts{"active presumed: under 30m0s"}},
+		{"a run of which nothing is known leaves it to the age", locks(by(bot, 5*m)), with(nil, ran(run1, Over, 10*m, 2*m), ran(run2, NotKnown, 10*m, 0)), Active, verdicts{"active presumed: under 30m0s"}},
 		{"a run of which nothing is known leaves an old lock stale", locks(inTable(idA, 31*m)), with(nil, ran(run1, NotKnown, time.Hour, 0)), Stale, verdicts{"stale presumed: 31m0s old"}},
-		{"a run that began in the instant of Created could have taken it", locks(inTable(idA, 5*m)), with(nil, ran(run1, Over, 5*m, m)), Stale, verdicts{"stale presumed: is over (1)"}},
-		{"a run that began after Created could not", locks(inTable(idA, 5*m)), with(nil, ran(run1, Over, 5*m-1, m)), Active, verdicts{"active presumed: 5m0s old"}},
-		{"a run that ended in the instant of Created could have taken it", locks(inTable(idA, 5*m)), with(nil, ran(run1, Over, 10*m, 5*m)), Stale, verdicts{"stale presumed: is over (1)"}},
-		{"a run that had ended before Created could not", locks(inTable(idA, 5*m)), with(nil, ran(run1, Over, 10*m, 5*m+1)), Active, verdicts{"active presumed: 5m0s old"}},
+		{"a run that began in the instant of Created could have taken it", locks(by(bot, 5*m)), with(nil, ran(run1, Over, 5*m, m)), Stale, verdicts{"stale presumed: is over (1)"}},
+		{"a run that began after Created could not", locks(by(bot, 5*m)), with(nil, ran(run1, Over, 5*m-1, m)), Active, verdicts{"active presumed: 5m0s old"}},
+		{"a run that ended in the instant of Created could have taken it", locks(by(bot, 5*m)), with(nil, ran(run1, Over, 10*m, 5*m)), Stale, verdicts{"stale presumed: is over (1)"}},
+		{"a run that had ended before Created could not", locks(by(bot, 5*m)), with(nil, ran(run1, Over, 10*m, 5*m+1)), Active, verdicts{"active presumed: 5m0s old"}},
 		{"a run that goes on and began after Created says nothing", locks(inTable(idA, 45*m)), with(nil, ran(run1, Alive, 10*m, 0)), Stale, verdicts{"stale presumed: 45m0s old"}},
-		{"no run of the time leaves it to the age", locks(inTable(idA, 29*m)), Evidence{Runs: []RunSeen{}}, Active, verdicts{"active presumed: 29m0s old"}},
-		{"a record of another run does not keep rule 4 from deciding", locks(inTable(idB, 5*m)), with(holder(idA, time.Hour), ran(run1, Over, 10*m, m)), Stale, verdicts{"stale presumed: is over (1)"}},
+		{"no run of the time leaves it to the age", locks(by(bot, 29*m)), Evidence{Runs: []RunSeen{}}, Active, verdicts{"active presumed: 29m0s old"}},
+		{"a record of another run does not keep rule 4 from deciding", locks(by(bot, 5*m)), with(holder(idA, time.Hour), ran(run1, Over, 10*m, m)), Stale, verdicts{"stale presumed: is over (1)"}},
+		{"a container is a runner of CI too", locks(by("root@3f2b8c91d04e", 5*m)), with(nil, ran(run1, Over, 10*m, m)), Stale, verdicts{"stale presumed: is over (1)"}},
+		{"a laptop's young lock is not stale since all CI runs of its time are over", locks(inTable(idA, 5*m)), with(nil, ran(run1, Over, 10*m, m)), Active, verdicts{"active presumed: its Who is not the name of a CI runner"}},
+		{"a laptop's old lock is stale by its age, whatever CI runs there were", locks(inTable(idA, 31*m)), with(nil, ran(run1, Over, time.Hour, m)), Stale, verdicts{"stale presumed: 31m0s old"}},
+		{"a run that goes on may be of a runner with any name: it keeps a lock active", locks(by("svc@build-9", 50*m)), with(nil, ran(run1, Alive, time.Hour, 0)), Active, verdicts{"active presumed: still going"}},
+		{"a lock without Who is nobody's, and no runner's", locks(by("", 5*m)), with(nil, ran(run1, Over, 10*m, m)), Active, verdicts{"active presumed: 5m0s old"}},
+		{"in both stores it is stale in both", locks(Observation{Store: S3, Raw: record(idB, bot, 5*m), ServerNow: now, Written: now.Add(-5 * m)}, by(bot, 5*m)), with(nil, ran(run1, Over, 10*m, m)), Stale, verdicts{"stale presumed: is over (1)", "stale presumed: is over (1)"}},
+
+		// Questions that got no answer: they make no lock stale, and are said.
+		{"a CI system that gave no answer about the record's run leaves it to the grace period, and the verdict says why", locks(inTable(idA, 50*m)), with(holder(idA, m, ofCI(NotKnown, "", ""), unasked("401"))), Active, verdicts{"active presumed: whether its CI run still goes on is not known: 401"}},
+		{"so it does after that", locks(inTable(idA, 50*m)), with(holder(idA, 6*m, ofCI(NotKnown, "", ""), unasked("401"))), Stale, verdicts{"stale presumed: whether its CI run still goes on is not known: 401"}},
+		{"a CI system that gave no answer about the runs of the time leaves it to the age, and the verdict says why", locks(by(bot, 5*m)), Evidence{Unasked: "403"}, Active, verdicts{"active presumed: which CI runs could have taken it is not known: 403"}},
+		{"an old lock is stale by its age, also where nobody answered", locks(by(bot, 45*m)), Evidence{Unasked: "403"}, Stale, verdicts{"stale presumed: which CI runs could have taken it is not known: 403"}},
 
 		// Rule 5: age.
 		{"a young lock is active", locks(inTable(idA, 2*m)), Evidence{}, Active, verdicts{"active presumed: under 30m0s is presumed active"}},
@@ -262,6 +281,50 @@ func TestClassifyByPolicy(t *testing.T) {
 				t.Errorf("%q, want %q: %q", v.Locks[0].Status, c.want, v.Locks[0].Reasons)
 			}
 		})
+	}
+}
+
+// The rule that decided is known: the CI system is asked about the runs of a
+// lock's time only where nothing but the age did.
+func TestClassifyNamesTheRule(t *testing.T) {
+	const m = time.Minute
+	for _, c := range []struct {
+		sentence string
+		seen     Observation
+		ev       Evidence
+		want     int
+	}{
+		{"garbage", raw(S3, "?"), Evidence{}, 1},
+		{"a time in the future", inTable(idA, -2*time.Hour), Evidence{}, 1},
+		{"a fresh record", inTable(idA, m), with(holder(idA, time.Second)), 2},
+		{"a process that is gone", inTable(idA, m), with(holder(idA, time.Second, process(Over))), 3},
+		{"a CI run that goes on beyond the heartbeat", inTable(idA, m), with(holder(idA, m, ofCI(Alive, "in_progress", ""))), 3},
+		{"a record without a CI run, within the grace period", inTable(idA, m), with(holder(idA, m)), 3},
+		{"a record without a CI run, after it", inTable(idA, m), with(holder(idA, time.Hour)), 3},
+		{"a run of the time that goes on", inTable(idA, m), with(nil, ran(run1, Alive, time.Hour, 0)), 4},
+		{"runs of the time that are over", by(bot, m), with(nil, ran(run1, Over, time.Hour, 0)), 4},
+		{"runs that are over, and no runner", inTable(idA, m), with(nil, ran(run1, Over, time.Hour, 0)), 5},
+		{"nothing known", inTable(idA, m), Evidence{}, 5},
+	} {
+		t.Run(c.sentence, func(t *testing.T) {
+			if got := Classify("s", locks(c.seen), c.ev, DefaultPolicy(), now).Locks[0].Rule; got != c.want {
+				t.Errorf("rule %d, want %d", got, c.want)
+			}
+		})
+	}
+}
+
+// What Who says of the machine: a hosted runner or a container, or somebody's.
+func TestOfRunner(t *testing.T) {
+	for who, want := range map[string]bool{
+		"runner@fv-az712-500": true, "runner@runnervm3jyl0": true, "runner@Mac-1754.local": true,
+		`fv-az1234-7\runneradmin@fv-az1234-7`: true, "root@runner-tcsbqdn-project-7-concurrent-0": true, "root@3f2b8c91d04e": true, "node@3f2b8c91d04e": true,
+		ada: false, "root@vm": false, "root@3f2b8c91d04": false, "root@3f2b8c91d04e5": false, "root@3F2B8C91D04E": false, "root@3f2b8c91d04g": false,
+		"": false, "@": false, "runner": false, "runners@x": false, "ada@runner": false, "runner@x@laptop": false,
+	} {
+		if got := ofRunner(who); got != want {
+			t.Errorf("%q: %v, want %v", who, got, want)
+		}
 	}
 }
 

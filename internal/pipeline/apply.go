@@ -35,7 +35,8 @@ func (p *Pipeline) explainLock(ctx context.Context, err error) error {
 
 // pastOwnLock runs terraform once more where its lock was refused by the lock
 // that its own first write had left: it is no other run's, and the process that
-// wrote it has ended. The ID proves it; anything else in the way stays.
+// wrote it has ended. The ID proves it; anything else in the way stays. Often that
+// lock is gone by now, since a run takes away what its terraform leaves.
 func (p *Pipeline) pastOwnLock(ctx context.Context, run func() error) error {
 	err := run()
 	var own interface{ OwnLock() string }
@@ -43,6 +44,9 @@ func (p *Pipeline) pastOwnLock(ctx context.Context, run func() error) error {
 		return err
 	}
 	v, readErr := p.Locks.Observe(ctx)
+	if readErr == nil && v.Status == lock.None {
+		return run()
+	}
 	if readErr != nil || !v.OnlyOf(own.OwnLock()) {
 		return err
 	}

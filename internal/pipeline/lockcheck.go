@@ -129,6 +129,9 @@ func waitingFor(v lock.Verdict, most time.Duration) string {
 	if !e.Info.Created.IsZero() {
 		text += ", since " + e.Info.Created.Format("15:04:05") + " UTC"
 	}
+	if e.Run != nil && e.Run.URL != "" {
+		text += ", " + e.Run.URL
+	}
 	return quote.Line(text+")", 500)
 }
 

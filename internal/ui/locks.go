@@ -59,9 +59,14 @@ func LockedState(w io.Writer, r lock.Report, color bool) {
 func locks(r lock.Report, p paint) string {
 	var b strings.Builder
 	b.WriteString(p.bold(quote.Line(r.State, 4*maxName)) + ": " + verdict(r.Status, confidence(r), p) + "\n")
-	for _, g := range groups(r.Locks) {
+	all := groups(r.Locks)
+	for _, g := range all {
 		b.WriteString("\n")
-		g.print(&b, r.State, p)
+		names := named(all)
+		if g.Store == lock.Holder && g.Status == lock.Active && len(all) > 1 {
+			names = "" // said beside the lock
+		}
+		g.print(&b, r.State, names, p)
 	}
 	return b.String()
 }
@@ -125,7 +130,16 @@ func groups(entries []lock.ReportEntry) []*group {
 	return all
 }
 
-func (g *group) print(b *strings.Builder, state string, p paint) {
+// named are the flags that name all of it to unlock: every lock, and for --force
+// every living record too.
+func named(all []*group) (flags string) {
+	for _, g := range all {
+		flags += " --id " + quote.Shell(quote.Line(g.Name(), maxName))
+	}
+	return flags
+}
+
+func (g *group) print(b *strings.Builder, state, names string, p paint) {
 	label := func(name string) string { return "  " + p.dim(pad(name, 12)) }
 	row := func(name, value string) {
 		if value = quote.Line(value, 2*maxName); value != "" {
@@ -162,7 +176,7 @@ func (g *group) print(b *strings.Builder, state string, p paint) {
 	for _, reason := range g.reasons {
 		b.WriteString(pad("", 14) + "• " + quote.Line(reason, 4*maxName) + "\n")
 	}
-	for i, next := range g.next() {
+	for i, next := range g.next(names) {
 		name := "next"
 		if i > 0 {
 			name = ""
@@ -174,17 +188,16 @@ func (g *group) print(b *strings.Builder, state string, p paint) {
 // next says what one can do about the lock. An active lock's first answer is
 // patience; a removal is named only where the evidence allows it, or with the
 // condition under which a person may decide against it.
-func (g *group) next() []string {
-	name := quote.Shell(quote.Line(g.ID, maxName))
+func (g *group) next(names string) []string {
 	switch {
 	case g.Status == lock.Stale && g.ID != "":
-		return []string{"tfguard unlock --id " + name}
-	case g.Status == lock.Active && g.Store == lock.Holder:
+		return []string{"tfguard unlock" + names}
+	case g.Status == lock.Active && names == "":
 		return []string{"tfguard apply --wait 30m"}
 	case g.Status == lock.Active && g.ID != "":
-		return []string{"tfguard apply --wait 30m", "only if its run is surely gone: tfguard unlock --force --id " + name}
+		return []string{"tfguard apply --wait 30m", "only if its run is surely gone: tfguard unlock --force" + names}
 	}
-	return []string{"look at the record, then: tfguard unlock --force --id " + quote.Shell(quote.Line(g.Fingerprint, maxName))}
+	return []string{"look at the record, then: tfguard unlock --force" + names}
 }
 
 func created(e lock.ReportEntry) string {
