@@ -6,6 +6,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -264,16 +265,11 @@ func (p *Pipeline) upToPlan(ctx context.Context) (Planned, error) {
 	})
 	wg.Go(func() { <-initialised })
 	wg.Wait()
-	// A backend that is missing makes init fail too: name the cause.
+	// What is wrong with the backend, or with the state, makes init fail too: name
+	// the cause.
 	if backErr != nil || lockErr != nil && !errors.Is(lockErr, errOther) {
 		<-checked
-		switch {
-		case backErr != nil:
-			return Planned{}, backErr
-		case checkErr != nil:
-			return Planned{}, checkErr
-		}
-		return Planned{}, lockErr
+		return Planned{}, cmp.Or(backErr, lockErr)
 	}
 	free.Target = target
 	var planned Planned
