@@ -24,7 +24,7 @@ func main() {
 // softMemory makes the garbage collector work harder above it, in bytes, so that
 // an output of any length leaves the process, its file included, below 64 MiB. A
 // GOMEMLIMIT in the environment counts instead.
-const softMemory = 20 << 20
+const softMemory = 16 << 20
 
 func run() int {
 	if debug.SetMemoryLimit(-1) == math.MaxInt64 {
