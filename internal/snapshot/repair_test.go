@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -493,7 +492,7 @@ func TestWrites(t *testing.T) {
 	c.delete(c.addr.Key)
 	c.put(c.addr.Key, stateJSON(4, lineage, ""))
 	c.on(smallPages)
-	all, err := c.store().Writes(context.Background())
+	all, err := c.store().Writes(t.Context(), time.Time{})
 	c.must(err)
 	var serials []uint64
 	for _, h := range all {
