@@ -129,10 +129,10 @@ func (m *move) heading() error {
 	case to != "":
 	case m.noted:
 		to = m.note.To
-	case m.t.addr.Table != "":
+	case m.t.addr.Locked():
 		to = migration.ToLockfile
 	default:
-		return &usageError{msg: "this configuration has no lock table: say where to go", hint: "tfguard backend migrate-lock --to lockfile, or --to dynamodb --table NAME"}
+		return &usageError{msg: "this configuration has no lock at all: say where to go", hint: "tfguard backend migrate-lock --to lockfile, or --to dynamodb --table NAME"}
 	}
 	if m.noted && m.note.To != to { // turned round on the way: everything is to be shown anew
 		m.note, m.noted = migration.Note{Table: m.note.Table}, false
@@ -501,6 +501,9 @@ func (m *move) end(ctx context.Context) error {
 		by = "the table " + m.t.addr.Table
 	}
 	m.say("%s is locked by %s alone: nothing is left to do", m.t.addr, by)
+	if m.note.To == migration.ToLockfile {
+		m.say("the way back: tfguard backend migrate-lock --to dynamodb --table NAME")
+	}
 	return nil
 }
 

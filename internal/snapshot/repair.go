@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tfguard/tfguard/internal/awsclient"
@@ -170,19 +171,19 @@ func (s *Store) Writes(ctx context.Context, since time.Time) ([]state.Head, erro
 
 const maxWrites = 1000
 
-// Mended is the ID of the newest copy that a repair or a restore made after a
-// time, by the clock of its machine; empty without one. Both write the digest
+// Mended is the ID of a copy that a repair or a restore made in a later second
+// than since, by the store's clock; empty without one. Both write the digest
 // whoever wrote the state before.
 func (s *Store) Mended(ctx context.Context, since time.Time) (id string, err error) {
-	names, err := s.ownNames(ctx, "")
+	own := s.addr.SnapshotPrefix()
+	err = s.walk(ctx, s.copies, own, func(key string, _ int64, _ string, modified time.Time) {
+		name, _ := strings.CutSuffix(strings.TrimPrefix(key, own), suffix)
+		if _, reason, _, ok := parseID(name); ok && (reason == PreRepair || reason == PreRestore) && modified.Truncate(time.Second).After(since) {
+			id = name
+		}
+	})
 	if err != nil {
 		return "", fmt.Errorf("list snapshots: %w", err)
 	}
-	slices.SortStableFunc(names, newestFirst)
-	for _, n := range names {
-		if n.Time.After(since) && (n.Reason == PreRepair || n.Reason == PreRestore) {
-			return n.ID, nil
-		}
-	}
-	return "", nil
+	return id, nil
 }

@@ -505,3 +505,31 @@ func TestWrites(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+// Mended tells that a digest was written by a repair or a restore since a time,
+// and nothing of an ordinary copy, or of one in the same second.
+func TestMended(t *testing.T) {
+	c := newHistory(t, inTable, true, 1, 2)
+	s := New(c.s3, c.addr, Options{TempDir: t.TempDir()})
+	_, err := s.Keep(t.Context(), headOf(2), Manual)
+	c.must(err)
+	mended := func(since time.Time) string {
+		id, err := s.Mended(t.Context(), since)
+		c.must(err)
+		return id
+	}
+	long := time.Now().Add(-time.Hour)
+	if id := mended(long); id != "" {
+		t.Errorf("an ordinary copy is %s", id)
+	}
+	res, err := s.RepairDigest(t.Context(), c.repairOptions(inTable))
+	c.must(err)
+	if id := mended(long); id != res.Kept.ID {
+		t.Errorf("mended %q, want %s", id, res.Kept.ID)
+	}
+	kept, err := s.look(t.Context(), s.copies, res.Kept.Key, "")
+	c.must(err)
+	if id := mended(kept.Modified); id != "" {
+		t.Errorf("in the same second %s counts", id)
+	}
+}
