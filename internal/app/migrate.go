@@ -75,7 +75,8 @@ type move struct {
 	noted bool
 	store *snapshot.Store
 	// states are those of all workspaces: the backend block is for all of them.
-	states []backend.Address
+	states  []backend.Address
+	entered bool // it is the state's holder
 }
 
 func (r *run) migrateLock(ctx context.Context) error {
@@ -84,6 +85,11 @@ func (r *run) migrateLock(ctx context.Context) error {
 		return err
 	}
 	m := &move{r: r, p: p, t: t, keep: keep, store: t.snapshots(r.set, snapshot.Options{Run: r.id, Commit: r.commit(ctx)})}
+	defer func() {
+		if m.entered {
+			keep.Release(ctx)
+		}
+	}()
 	if m.states, err = migration.States(ctx, t.clients.S3, t.found.Settings); err != nil {
 		return err
 	}
@@ -243,10 +249,9 @@ func (m *move) unmixed(ctx context.Context) error {
 		if beside != nil {
 			m.r.warn(beside.Summary, beside.Hint)
 		}
-		if err := m.p.Enter(ctx); err != nil {
+		if err := m.enter(ctx); err != nil {
 			return err
 		}
-		m.keep.Release(ctx)
 		if v, beside, err = m.locks(ctx); err != nil {
 			return err
 		}
@@ -259,6 +264,15 @@ func (m *move) unmixed(ctx context.Context) error {
 		return &pipeline.BlockedError{Verdict: v}
 	}
 	return nil
+}
+
+// enter makes this run the state's holder, once; migrateLock ends that.
+func (m *move) enter(ctx context.Context) error {
+	if m.entered {
+		return nil
+	}
+	m.entered = true
+	return m.p.Enter(ctx)
 }
 
 // locks judges the state's locks; mixed is one where this configuration would
@@ -431,10 +445,9 @@ func (m *move) unlocked(ctx context.Context, table *dynamolock.Store, a backend.
 // underLock does something to the digest while the state's lock is held in the
 // stores of this configuration.
 func (m *move) underLock(ctx context.Context, digests snapshot.Digests, do func(snapshot.RestoreOptions) error) error {
-	if err := m.p.Enter(ctx); err != nil {
+	if err := m.enter(ctx); err != nil {
 		return err
 	}
-	defer m.keep.Release(ctx)
 	o := m.t.restoreOptions(ctx, m.keep, "")
 	o.Operation, o.Reason, o.Digests = "migrate-lock", snapshot.PreRepair, digests
 	if err := do(o); err != nil {
