@@ -7,7 +7,7 @@
 # bench        the benchmarks, interleaved with bare terraform
 # fuzz         every fuzz target for FUZZTIME each
 # storm        every way to cancel and kill a run, at MOMENTS random moments too: docs/storm.md
-# storm-restore restore and migrate-lock killed at KILLS random moments each
+# storm-restore  restore and migrate-lock killed at KILLS random moments each
 # crowd        CROWD applies at once on one state: no two may overlap
 # race-locks   ROUNDS locks in each store, replaced while approved ones are removed
 
