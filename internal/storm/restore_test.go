@@ -175,8 +175,8 @@ func (y *yard) owned() {
 	var v struct {
 		Locks []struct{ Store, Status, Confidence, ID string }
 	}
-	if err := json.Unmarshal([]byte(p.output()), &v); err != nil {
-		y.Fatalf("locks: exit code %d, %v: %s", code, err, p.output())
+	if !until(10*time.Second, func() bool { return json.Unmarshal([]byte(p.output()), &v) == nil }) { // what it printed comes through a pipe
+		y.Fatalf("locks: exit code %d: %s", code, p.output())
 	}
 	if code != 0 || len(v.Locks) == 0 {
 		y.Errorf("locks: exit code %d with a lock left: %s", code, p.output())
@@ -336,7 +336,11 @@ func (y *yard) mended() {
 	}
 	y.run(0, "state", "verify")
 	y.run(0, "plan")
-	y.tidy()
+	for _, pattern := range []string{"errored.tfstate", ".tfguard/runs/*/plan.tfplan"} { // lock.log is a dead run's evidence
+		if files, _ := filepath.Glob(filepath.Join(y.dir, pattern)); len(files) > 0 {
+			y.Errorf("left on disk: %v", files)
+		}
+	}
 }
 
 // turn is one step of a migrate-lock.
