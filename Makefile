@@ -7,6 +7,7 @@
 # bench        the benchmarks, interleaved with bare terraform
 # fuzz         every fuzz target for FUZZTIME each
 # storm        every way to cancel and kill a run, at MOMENTS random moments too: docs/storm.md
+# storm-restore  restore and migrate-lock killed at KILLS random moments each
 # crowd        CROWD applies at once on one state: no two may overlap
 # race-locks   ROUNDS locks in each store, replaced while approved ones are removed
 
@@ -14,11 +15,12 @@ GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
 FUZZTIME ?= 30s
 MOMENTS  ?= 200
+KILLS    ?= 100
 SEED     ?= 0
 CROWD    ?= 50
 ROUNDS   ?= 10000
 
-.PHONY: build test demo e2e e2e-moto lint bench fuzz storm crowd race-locks clean
+.PHONY: build test demo e2e e2e-moto lint bench fuzz storm storm-restore crowd race-locks clean
 
 build:
 	$(GO) build -ldflags "-s -w -X github.com/tfguard/tfguard/internal/app.Version=$(VERSION)" -o bin/tfguard ./cmd/tfguard
@@ -52,6 +54,9 @@ fuzz:
 
 storm:
 	$(GO) test -count=1 -timeout 4h -v ./internal/storm -long -moments $(MOMENTS) -seed $(SEED)
+
+storm-restore:
+	$(GO) test -count=1 -timeout 2h -run TestRestoreStorm -v ./internal/storm -kills $(KILLS) -seed $(SEED)
 
 crowd:
 	$(GO) test -count=1 -timeout 1h -run TestCrowd -v ./cmd/tfguard -crowd $(CROWD)

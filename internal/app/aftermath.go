@@ -64,20 +64,32 @@ func (k *keeper) afterTerraform(ctx context.Context, err error) error {
 	}
 	clean, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
 	defer stop()
-	left, readErr := k.ownLocks(clean)
-	if readErr != nil {
-		return err
+	if removeErr := k.clearOwn(clean); removeErr != nil {
+		return fmt.Errorf("%w; %w", err, removeErr)
 	}
-	for _, e := range left {
-		if removeErr := k.t.Remove(clean, e, "this run; its terraform has ended"); removeErr != nil && !errors.Is(removeErr, lock.ErrGone) {
-			return errors.Join(err, removeErr)
-		}
-		k.run.warn(fmt.Sprintf("terraform has ended and left its lock %s in %s: removed", e.Info.ID, e.Observation.Store), "")
-	}
-	if f != nil && f.OnlyNotReleased() {
+	if f != nil && f.OnlyNotReleased() && !k.mayBeLocked() {
 		return nil
 	}
 	return err
+}
+
+// clearOwn removes the locks of this run's terraform, which has ended. Where they
+// cannot even be read it gives no error: mayBeLocked tells then.
+func (k *keeper) clearOwn(ctx context.Context) error {
+	left, err := k.ownLocks(ctx)
+	if err != nil {
+		k.note(k.lastID())
+		return nil
+	}
+	for _, e := range left {
+		if err := k.t.Remove(ctx, e, "this run; its terraform has ended"); err != nil && !errors.Is(err, lock.ErrGone) {
+			k.note(e.Info.ID)
+			return err
+		}
+		k.run.warn(fmt.Sprintf("terraform has ended and left its lock %s in %s: removed", e.Info.ID, e.Observation.Store), "")
+	}
+	k.note("")
+	return nil
 }
 
 // ownLocks are the locks that this run's terraform has taken and that are there.

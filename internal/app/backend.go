@@ -39,7 +39,7 @@ func backendCommand(s Streams) *cli.Command {
 			verify,
 			sub("show", "print the resolved backend", []int{ExitOK, ExitFailed, ExitUsage},
 				func(_ context.Context, set *settings, t *target) error { return showBackend(s, set, t) }),
-			unbuilt("migrate-lock", "move from dynamodb_table to use_lockfile and back"),
+			migrateCommand(s),
 		},
 	}
 }

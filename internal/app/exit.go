@@ -197,6 +197,8 @@ func tell(ctx context.Context, err error) told {
 		t.code, t.msg = ExitCancelled, quote.Line(context.Cause(ctx).Error(), 200)+", and clean: no lock left"
 	case ctx.Err() != nil:
 		t.code, t.msg = ExitCancelled, quote.Line(context.Cause(ctx).Error(), 200)
+	case errors.Is(err, state.ErrNotSaved):
+		t.hint = "keep errored.tfstate: it has what terraform did; tfguard state repair brings it back"
 	case errors.As(err, &problem):
 		t.hint = problemHint(err, "")
 	case errors.Is(err, snapshot.ErrNotFound):
@@ -225,8 +227,6 @@ func tell(ctx context.Context, err error) told {
 		t.hint = "tfguard snapshot list"
 	case errors.Is(err, lock.ErrNotReleased):
 		t.hint = "tfguard locks"
-	case errors.Is(err, state.ErrNotSaved):
-		t.hint = "keep errored.tfstate: it has what terraform did; tfguard state repair brings it back"
 	case errors.As(err, &tfFailure):
 		t.hint = failureHint(tfFailure)
 	}

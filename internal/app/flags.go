@@ -74,11 +74,15 @@ func guardFlags() []cli.Flag {
 		yes("auto-approve", "do not ask before applying"),
 		dur("wait", "wait `DUR` for an active lock"),
 		list("approve-lock", "remove the stale lock with this `ID`"),
-		&cli.StringFlag{Name: "unlock-stale", Usage: "remove stale locks: `WHEN` is never, approved or proven", EnvVars: env("unlock-stale")},
+		unlockStaleFlag(),
 		list("protect", "refuse a plan that destroys or replaces an address that matches `GLOB`"),
 		num("max-deletes", "refuse a plan that destroys or replaces more than `N` resources"),
 		list("allow-delete", "let `ADDRESS` be destroyed whatever the guards say"),
 	}
+}
+
+func unlockStaleFlag() cli.Flag {
+	return str("unlock-stale", "remove stale locks: `WHEN` is never, approved or proven")
 }
 
 func setupFlag() cli.Flag {

@@ -31,6 +31,7 @@ type keeper struct {
 	flying []string // addresses of resources being changed now
 	ids    []string // of the locks that this run's terraform asked for
 	behind bool     // terraform has written a state and not its digest
+	stuck  string   // ID of a lock of this run's that may be left; empty without one
 }
 
 // Take implements pipeline.Holder.
@@ -95,7 +96,32 @@ func (k *keeper) Enter(ctx context.Context, stage pipeline.Name) error {
 	return lease.Confirm(ctx, func(r *lock.Record) { r.Stage, r.LockID = string(stage), "" })
 }
 
-// Release implements pipeline.Holder.
+// note remembers which lock of this run's may be left, or that none is.
+func (k *keeper) note(id string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.stuck = id
+}
+
+func (k *keeper) mayBeLocked() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.stuck != ""
+}
+
+// lastID is of the lock that this run asked for last; empty before.
+func (k *keeper) lastID() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.ids) == 0 {
+		return ""
+	}
+	return k.ids[len(k.ids)-1]
+}
+
+// Release implements pipeline.Holder. Where a lock of this run's may be left the
+// record stays and names it: once this process has ended, it is the next run's
+// proof that the lock is stale.
 func (k *keeper) Release(ctx context.Context) {
 	lease := k.current()
 	if lease == nil {
@@ -103,6 +129,14 @@ func (k *keeper) Release(ctx context.Context) {
 	}
 	clean, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
 	defer stop()
+	k.mu.Lock()
+	stuck := k.stuck
+	k.mu.Unlock()
+	if stuck != "" {
+		_ = lease.Confirm(clean, func(r *lock.Record) { r.LockID = stuck }) // else it says it already, or says nothing
+		lease.Leave()
+		return
+	}
 	if err := lease.Release(clean); err != nil {
 		k.run.warn("the holder record could not be removed: "+err.Error(), fmt.Sprintf("it runs out in %s by itself", k.t.policy.HolderTTL))
 	}

@@ -200,6 +200,11 @@ func (a *applier) again(ctx context.Context, try func() error) error {
 		if err == nil || !backend.Is(err, backend.Unreachable) && !errors.Is(err, lock.ErrHeld) {
 			return err
 		}
+		if errors.Is(err, lock.ErrHeld) { // by this run's own terraform, where the store did not answer at its end
+			if removeErr := a.keep.clearOwn(ctx); removeErr != nil {
+				return fmt.Errorf("%w; %w", err, removeErr)
+			}
+		}
 		timer := time.NewTimer(rescuePause)
 		select {
 		case <-ctx.Done():

@@ -30,7 +30,7 @@ func restoreCommand(s Streams) *cli.Command {
 			codes(ExitOK, ExitFailed, ExitUsage, ExitActive, ExitStale, ExitUnclear, ExitBackend, ExitSnapshot, ExitCancelled, ExitCancelUnclean),
 		Flags: append(append(common(), terraformFlags()...),
 			yes("auto-approve", "do not ask"), yes("allow-lineage-change", "restore over a state of another lineage"),
-			yes("drill", "try it out in a scratch key; the state is not touched"), noDetachFlag()),
+			yes("drill", "try it out in a scratch key; the state is not touched"), unlockStaleFlag(), noDetachFlag()),
 		Action: func(c *cli.Context) error {
 			if c.Bool("drill") && c.NArg() <= 1 {
 				return reported(c, s, nil, func(ctx context.Context, r *run) error { return r.drill(ctx, c.Args().First()) })

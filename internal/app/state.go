@@ -45,7 +45,7 @@ func stateCommand(s Streams) *cli.Command {
 				Description: "Each repair is shown and asked for, takes the state's lock, and copies what is there before.\n" +
 					"What cannot be repaired without a decision is named with the command that helps: exit 1.\n\n" +
 					codes(ExitOK, ExitFailed, ExitUsage, ExitActive, ExitStale, ExitUnclear, ExitBackend, ExitSnapshot, ExitCancelled, ExitCancelUnclean),
-				Flags: append(common(), yes("auto-approve", "do not ask"), noDetachFlag()),
+				Flags: append(common(), yes("auto-approve", "do not ask"), unlockStaleFlag(), noDetachFlag()),
 				Action: func(c *cli.Context) error {
 					if err := noArgs(c); err != nil {
 						return err
@@ -68,6 +68,7 @@ type difference struct {
 	sides []string                                             // both sides, for people
 	mend  func(context.Context, snapshot.RestoreOptions) error // nil: it is for a person
 	stale lock.Confidence                                      // of a stale lock
+	mixed bool                                                 // a lock where this configuration would have put none
 }
 
 // examination is what was found out about a state.
@@ -323,7 +324,7 @@ func (t *target) besideState(ctx context.Context, v lock.Verdict) ([]difference,
 	}
 	if len(t.stores()) == 2 && len(stores) == 1 {
 		for s := range stores {
-			add(snapshot.CheckLock, "", mixedHint, "the state is locked in %s alone, and this configuration uses both stores: somebody has another configuration", s)
+			add(snapshot.CheckLock, "", mixedHint, "the state is locked in %s alone, and this configuration uses both stores: somebody has another configuration", s).mixed = true
 		}
 	}
 	if t.object != nil {
@@ -334,12 +335,12 @@ func (t *target) besideState(ctx context.Context, v lock.Verdict) ([]difference,
 	if err == nil && foreign != nil {
 		info, _ := lock.ParseInfo(foreign.Raw)
 		add(snapshot.CheckLock, "", mixedHint, "%s is there (%s, %s), and this configuration uses no lock file: somebody has another configuration",
-			t.addr.LockKey(), info.Who, info.Created.Format(time.RFC3339))
+			t.addr.LockKey(), info.Who, info.Created.Format(time.RFC3339)).mixed = true
 	}
 	return all, err
 }
 
-const mixedHint = "give every configuration of this state the same dynamodb_table and use_lockfile"
+const mixedHint = "give every configuration of this state the same dynamodb_table and use_lockfile: tfguard backend migrate-lock does it in steps"
 
 // blocking is the error of an examination in the midst of somebody's run, which
 // may be about to write what is missing.

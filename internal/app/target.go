@@ -281,7 +281,7 @@ func undecided(e lock.Entry) bool { return e.Rule == 5 }
 // record is none.
 func (t *target) evidence(ctx context.Context, h *lock.HolderSeen) *lock.HolderSeen {
 	if h != nil && h.Problem == "" && h.Record.RunID == t.self {
-		return nil
+		h = nil // nor is the dead one that it was taken over from
 	}
 	t.learn(ctx, h)
 	t.mu.Lock()

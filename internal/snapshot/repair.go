@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/tfguard/tfguard/internal/awsclient"
 	"github.com/tfguard/tfguard/internal/state"
@@ -148,15 +150,18 @@ func (s *Store) DropDigest(ctx context.Context, o RestoreOptions) error {
 	return r.failed(ctx, Result{}, err)
 }
 
-// Writes are the newest versions of the state, newest first, at most 1000: who
-// wrote them, and when.
-func (s *Store) Writes(ctx context.Context) ([]state.Head, error) {
+// Writes are the versions of the state that were written after a time of the
+// store's clock, newest first: who wrote them, and when. In a bucket without
+// versions that is the last write alone, without a version ID.
+func (s *Store) Writes(ctx context.Context, since time.Time) ([]state.Head, error) {
 	all, err := s.versionIDs(ctx)
 	if err != nil {
 		return nil, err
 	}
-	all = slices.DeleteFunc(all, func(v version) bool { return v.deleted || v.size == 0 })
-	all = all[:min(len(all), maxWrites)]
+	all = slices.DeleteFunc(all, func(v version) bool { return v.deleted || v.size == 0 || !v.modified.After(since) })
+	if len(all) > maxWrites {
+		return nil, fmt.Errorf("read versions of %s: there are more than %d since %s", s.state.name(s.addr.Key), maxWrites, since.UTC().Format(time.RFC3339))
+	}
 	heads, err := s.headsOf(ctx, all)
 	for i := range heads {
 		heads[i].VersionID, heads[i].Modified = all[i].id, all[i].modified
@@ -165,3 +170,20 @@ func (s *Store) Writes(ctx context.Context) ([]state.Head, error) {
 }
 
 const maxWrites = 1000
+
+// Mended is the ID of a copy that a repair or a restore made in a later second
+// than since, by the store's clock; empty without one. Both write the digest
+// whoever wrote the state before.
+func (s *Store) Mended(ctx context.Context, since time.Time) (id string, err error) {
+	own := s.addr.SnapshotPrefix()
+	err = s.walk(ctx, s.copies, own, func(key string, _ int64, _ string, modified time.Time) {
+		name, _ := strings.CutSuffix(strings.TrimPrefix(key, own), suffix)
+		if _, reason, _, ok := parseID(name); ok && (reason == PreRepair || reason == PreRestore) && modified.Truncate(time.Second).After(since) {
+			id = name
+		}
+	})
+	if err != nil {
+		return "", fmt.Errorf("list snapshots: %w", err)
+	}
+	return id, nil
+}

@@ -524,9 +524,7 @@ type version struct {
 // versionIDs lists the versions of the state's object, newest first.
 func (s *Store) versionIDs(ctx context.Context) ([]version, error) {
 	var all []version
-	pages := s3.NewListObjectVersionsPaginator(s.state.client, &s3.ListObjectVersionsInput{
-		Bucket: aws.String(s.state.bucket), Prefix: aws.String(s.addr.Key),
-	}, func(o *s3.ListObjectVersionsPaginatorOptions) { o.StopOnDuplicateToken = true })
+	pages := s.versionPages(s.addr.Key)
 	for n := 0; pages.HasMorePages(); {
 		out, err := pages.NextPage(ctx)
 		if err != nil {
@@ -548,13 +546,20 @@ func (s *Store) versionIDs(ctx context.Context) ([]version, error) {
 		if past { // keys come in order
 			break
 		}
-		if n += len(out.Versions) + len(out.DeleteMarkers); n > maxObjects {
+		if n += max(1, len(out.Versions)+len(out.DeleteMarkers)); n > maxObjects {
 			return nil, fmt.Errorf("list versions of %s: there are more than %d", s.state.name(s.addr.Key), maxObjects)
 		}
 	}
 	// Each page has its versions before its markers; both come newest first.
 	slices.SortStableFunc(all, func(a, b version) int { return b.modified.Compare(a.modified) })
 	return all, nil
+}
+
+// versionPages lists versions. It does not stop where a page ends at the same key
+// as the one before, as the SDK can be told to: a key may have many pages of
+// versions. Its callers bound it.
+func (s *Store) versionPages(prefix string) *s3.ListObjectVersionsPaginator {
+	return s3.NewListObjectVersionsPaginator(s.state.client, &s3.ListObjectVersionsInput{Bucket: aws.String(s.state.bucket), Prefix: aws.String(prefix)})
 }
 
 // headsOf reads the heads of versions, in their order. One that is archived has

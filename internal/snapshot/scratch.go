@@ -44,9 +44,11 @@ func (s *Store) erase(ctx context.Context, prefix string, before time.Time) erro
 			versions = append(versions, s3.DeleteObjectInput{Bucket: aws.String(s.state.bucket), Key: key, VersionId: id})
 		}
 	}
-	pages := s3.NewListObjectVersionsPaginator(s.state.client, &s3.ListObjectVersionsInput{Bucket: aws.String(s.state.bucket), Prefix: aws.String(prefix)},
-		func(o *s3.ListObjectVersionsPaginatorOptions) { o.StopOnDuplicateToken = true })
-	for pages.HasMorePages() {
+	pages := s.versionPages(prefix)
+	for n := 0; pages.HasMorePages(); n++ {
+		if n > maxObjects {
+			return fmt.Errorf("list versions of %s: there is no end to them", s.state.name(prefix))
+		}
 		out, err := pages.NextPage(ctx)
 		if err != nil {
 			return fmt.Errorf("list versions: %w", awsclient.Explain(err, awsclient.BucketName(s.state.bucket)))

@@ -77,6 +77,7 @@ func EditBackend(src Source, found Found, changes map[string]any) (Edit, error) 
 	if block == nil {
 		return Edit{}, fmt.Errorf("edit %s: its backend block was not found again", found.File)
 	}
+	openUp(block.Body())
 	for _, name := range names {
 		if changes[name] == nil {
 			block.Body().RemoveAttribute(name)
@@ -84,11 +85,32 @@ func EditBackend(src Source, found Found, changes map[string]any) (Edit, error) 
 			block.Body().SetAttributeValue(name, toCty(changes[name]))
 		}
 	}
-	after := f.Bytes()
+	after := f.BuildTokens(nil).Bytes() // f.Bytes would format it
 	if bytes.Equal(hclwrite.Format(before), before) {
 		after = hclwrite.Format(after)
 	}
+	if _, err := Parse(found.File, after); err != nil {
+		return Edit{}, fmt.Errorf("edit %s: terraform could not read it afterwards: %w", found.File, err)
+	}
 	return Edit{Path: found.File, Before: before, After: after}, nil
+}
+
+// openUp gives a block that is written in one line, which may have one attribute
+// at most, lines of its own.
+func openUp(body *hclwrite.Body) {
+	if tokens := body.BuildTokens(nil); len(tokens) > 0 && bytes.HasSuffix(tokens[0].Bytes, []byte("\n")) { // a comment may have it
+		return
+	}
+	kept := map[string]hclwrite.Tokens{}
+	for name, a := range body.Attributes() {
+		kept[name] = a.Expr().BuildTokens(nil)
+		body.RemoveAttribute(name) // Clear leaves it known
+	}
+	body.Clear()
+	body.AppendNewline()
+	for name, expr := range kept {
+		body.SetAttributeRaw(name, expr)
+	}
 }
 
 // backendBlock is the only one of the file; Discover has refused two.

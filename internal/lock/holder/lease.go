@@ -127,6 +127,13 @@ func (l *Lease) Confirm(ctx context.Context, change func(*lock.Record)) error {
 	return l.write(ctx)
 }
 
+// Leave ends the renewing and leaves the record: it runs out, and is dead at once
+// where it is known that this process has ended.
+func (l *Lease) Leave() {
+	l.stop()
+	<-l.ended
+}
+
 // Release ends the renewing and removes the record, if it is still this run's.
 func (l *Lease) Release(ctx context.Context) error {
 	l.stop()
