@@ -26,13 +26,13 @@ build:
 	$(GO) build -ldflags "-s -w -X github.com/tfguard/tfguard/internal/app.Version=$(VERSION)" -o bin/tfguard ./cmd/tfguard
 
 test:
-	$(GO) test -race ./...
+	$(GO) test -race -timeout 14m ./...
 
 demo: build
 	./examples/demo.sh bin/tfguard
 
 e2e:
-	$(GO) test -race -count=1 ./cmd/tfguard
+	$(GO) test -race -count=1 -timeout 14m ./cmd/tfguard
 
 e2e-moto:
 	./cmd/tfguard/testdata/moto.sh

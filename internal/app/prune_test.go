@@ -11,7 +11,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/tfguard/tfguard/internal/snapshot"
 	"github.com/tfguard/tfguard/internal/state"
 	"github.com/tfguard/tfguard/internal/testkit"
 )
@@ -49,7 +48,7 @@ func TestPruneAfterApply(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := &states{Store: snapshot.New(client, addr, snapshot.Options{}), set: &settings{dir: dir}, run: &run{sink: &fanOut{}}}
+	s := &states{t: &target{addr: addr, clients: cloud.Clients}, set: &settings{dir: dir}, run: &run{sink: &fanOut{}}}
 	left := func() map[string]bool {
 		out, err := client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: &addr.Bucket, Prefix: new(addr.SnapshotPrefix())})
 		if err != nil {
