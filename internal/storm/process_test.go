@@ -24,7 +24,8 @@ import (
 type proc struct {
 	t    *testing.T
 	cmd  *exec.Cmd
-	tty  *os.File // the person's end of its terminal; nil without one
+	tty  *os.File      // the person's end of its terminal; nil without one
+	said chan struct{} // closed when its output has ended
 	done chan struct{}
 	code int // valid when done is closed; -1: ended by a signal
 
@@ -48,8 +49,11 @@ func (p *proc) output() string {
 	return p.out.String()
 }
 
-// start starts cmd with a pipe for its output, as a runner does. The pipe is
-// read as long as anybody holds it open, which nobody waits for.
+// heldOpen is how long the output of a process that has ended is waited for,
+// which others may hold open.
+const heldOpen = time.Second
+
+// start starts cmd with a pipe for its output, as a runner does.
 func start(t *testing.T, cmd *exec.Cmd) *proc {
 	t.Helper()
 	out, in, err := os.Pipe()
@@ -57,12 +61,13 @@ func start(t *testing.T, cmd *exec.Cmd) *proc {
 		t.Fatal(err)
 	}
 	cmd.Stdout, cmd.Stderr = in, in
-	p := &proc{t: t, cmd: cmd, done: make(chan struct{})}
+	p := &proc{t: t, cmd: cmd, said: make(chan struct{}), done: make(chan struct{})}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	in.Close()
 	go func() {
+		defer close(p.said)
 		_, _ = io.Copy(p, out)
 		out.Close()
 	}()
@@ -77,12 +82,15 @@ func startOnTerminal(t *testing.T, cmd *exec.Cmd) *proc {
 	person, program := terminal(t)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	p := &proc{t: t, cmd: cmd, tty: person, done: make(chan struct{})}
+	p := &proc{t: t, cmd: cmd, tty: person, said: make(chan struct{}), done: make(chan struct{})}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	program.Close()
-	go func() { _, _ = io.Copy(p, person) }()
+	go func() {
+		defer close(p.said)
+		_, _ = io.Copy(p, person)
+	}()
 	p.reap()
 	return p
 }
@@ -91,6 +99,10 @@ func (p *proc) reap() {
 	go func() {
 		defer close(p.done)
 		err := p.cmd.Wait()
+		select {
+		case <-p.said:
+		case <-time.After(heldOpen):
+		}
 		var exit *exec.ExitError
 		switch {
 		case err == nil:

@@ -46,6 +46,7 @@ func (w *world) each(t *testing.T, in form, n int, name string, l layout, run fu
 			if !*long && (in != both || i != n%3 || j != (n/3+n)%3) {
 				continue
 			}
+			l := l
 			l.mode = provider
 			t.Run(fmt.Sprintf("%s/%s/%s", name, lock, provider), func(t *testing.T) {
 				t.Parallel()
