@@ -462,8 +462,7 @@ func (w *badWorld) run(row badRow) badResult {
 		out, in, err := os.Pipe()
 		w.must(nil, err)
 		cmd.Stdout = in
-		defer reader.Wait()
-		defer in.Close()
+		defer in.Close() // a second time, where the start went well
 		reader.Go(func() {
 			defer out.Close()
 			one := make([]byte, 1)
@@ -480,11 +479,15 @@ func (w *badWorld) run(row badRow) badResult {
 	}
 	began := time.Now()
 	w.must(nil, cmd.Start())
+	if in, ok := cmd.Stdout.(*os.File); ok {
+		in.Close()
+	}
 	if row.during != nil {
 		row.during(w, cmd.Process)
 		began = time.Now() // what is bounded is the end after it
 	}
 	err := cmd.Wait()
+	reader.Wait()
 	r := badResult{code: cmd.ProcessState.ExitCode(), stdout: stdout.String(), stderr: stderr.String(), took: time.Since(began)}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {

@@ -86,15 +86,7 @@ type crowdBench struct {
 
 func newCrowd(t *testing.T, tfguard, mode string) *crowdBench {
 	c := &crowdBench{bench: newBench(t, mode), tfguard: tfguard, log: filepath.Join(t.TempDir(), "log"), results: make([]crowdResult, *crowd)}
-	main, err := os.ReadFile(filepath.Join(c.dir, "main.tf"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, _, ok := strings.Cut(string(main), "\nresource ")
-	if !ok {
-		t.Fatal("the configuration has no resource")
-	}
-	text += fmt.Sprintf(lasting, c.log)
+	text := c.read("main.tf") + fmt.Sprintf(lasting, c.log)
 	for i := range c.results {
 		if err := os.Mkdir(c.checkout(i), 0o700); err != nil {
 			t.Fatal(err)

@@ -46,12 +46,12 @@ type evidence struct {
 	env     []string
 	now     time.Time
 
-	mu   sync.Mutex
+	mu   *sync.Mutex
 	aged map[string]time.Duration // by ETag
 }
 
 func newEvidence(t *testing.T, f *bench, tfguard string) *evidence {
-	e := &evidence{bench: f, tfguard: tfguard, aged: map[string]time.Duration{}}
+	e := &evidence{bench: f, tfguard: tfguard, mu: new(sync.Mutex), aged: map[string]time.Duration{}}
 	target, err := url.Parse(f.cloud.URL)
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +76,7 @@ func newEvidence(t *testing.T, f *bench, tfguard string) *evidence {
 func (e *evidence) of(t *testing.T) *evidence {
 	f := *e.bench
 	f.t = t
-	next := &evidence{bench: &f, tfguard: e.tfguard, aged: e.aged, gitHub: testkit.NewGitHub(t), now: time.Now()}
+	next := &evidence{bench: &f, tfguard: e.tfguard, mu: e.mu, aged: e.aged, gitHub: testkit.NewGitHub(t), now: time.Now()}
 	next.env = append(plainEnv(), "GITHUB_ACTIONS=true", "GITHUB_REPOSITORY=octo-org/octo-repo", "GITHUB_SERVER_URL=https://github.com",
 		"GITHUB_API_URL="+next.gitHub.URL, "GITHUB_TOKEN="+gitHubToken, "GITHUB_RUN_ID="+gitHubOwnID, "GITHUB_RUN_ATTEMPT=1", "GITHUB_JOB=apply", "GH_TOKEN=", "CI_API_V4_URL=")
 	return next

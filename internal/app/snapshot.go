@@ -66,9 +66,13 @@ func listSnapshots(ctx context.Context, s Streams, set *settings, t *target) err
 		if len(commit) > 8 {
 			commit = commit[:8]
 		}
-		rows = append(rows, []string{sn.ID, sn.Time.UTC().Format("2006-01-02 15:04:05Z"), sn.Reason, strconv.FormatUint(sn.Serial, 10), strconv.FormatInt(sn.Size, 10), sn.Run, commit})
+		resources := "-"
+		if sn.Resources != nil {
+			resources = strconv.Itoa(*sn.Resources)
+		}
+		rows = append(rows, []string{sn.ID, sn.Time.UTC().Format("2006-01-02 15:04:05Z"), sn.Reason, strconv.FormatUint(sn.Serial, 10), resources, strconv.FormatInt(sn.Size, 10), sn.Run, commit})
 	}
-	ui.Table(s.Out, []string{"ID", "TIME", "REASON", "SERIAL", "SIZE", "RUN", "COMMIT"}, rows, ui.Left, ui.Left, ui.Left, ui.Right, ui.Right)
+	ui.Table(s.Out, []string{"ID", "TIME", "REASON", "SERIAL", "RESOURCES", "SIZE", "RUN", "COMMIT"}, rows, ui.Left, ui.Left, ui.Left, ui.Right, ui.Right, ui.Right)
 	return nil
 }
 

@@ -149,6 +149,7 @@ func (p *planner) Plan(ctx context.Context) (string, event.Plan, state.Head, err
 	if err != nil { // %v: it is no wrong use of tfguard
 		return "", plan, from, fmt.Errorf("terraform's plan cannot be read, is the disk full? %v", err)
 	}
+	from.Resources = counted(file)
 	if p.out == "" {
 		return file, plan, from, nil
 	}
@@ -197,7 +198,18 @@ func (p *planner) verify(context.Context) (string, event.Plan, state.Head, error
 		return "", event.Plan{}, from, &codeError{code: ExitChanged, hint: "plan again: tfguard plan --out " + p.saved,
 			msg: "the saved plan does not fit any more: " + strings.Join(diff, "; ")}
 	}
+	from.Resources = counted(file)
 	return file, b.Plan, from, nil
+}
+
+// counted is how many resources the state has that the plan was made from, for
+// the list of snapshots. It is not worth failing for.
+func counted(file string) *int {
+	n, err := planfile.Resources(file)
+	if err != nil {
+		return nil
+	}
+	return &n
 }
 
 // hooks are the commands of .tfguard.hcl.

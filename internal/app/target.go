@@ -143,8 +143,10 @@ func (set *settings) locate(ctx context.Context) (*target, error) {
 		return nil, err
 	}
 	t := &target{found: found, dir: set.dir, dataDir: set.dataDir(), policy: set.policy(), settings: set.clientSettings(found.Settings), runs: ci.NewRuns(os.Getenv)}
-	t.addr, err = found.Settings.Address(workspace)
-	return t, err
+	if t.addr, err = found.Settings.Address(workspace); err != nil {
+		return nil, err
+	}
+	return t, awsclient.Check(t.settings, awsclient.Options{})
 }
 
 // connect makes the clients, at its first call. Credentials may have to be asked

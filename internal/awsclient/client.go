@@ -12,6 +12,7 @@
 package awsclient
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -85,6 +86,12 @@ type Clients struct {
 	identity string
 }
 
+// Check finds what is wrong with the settings themselves, and asks nobody.
+func Check(s backend.Settings, o Options) error {
+	_, err := resolve(s, o.withDefaults())
+	return cmp.Or(err, checkCustomerKey(s))
+}
+
 // New makes the clients of the settings. It makes no request where credentials
 // are static or in a file, and checks nothing that the first request finds out;
 // a role to assume, a metadata service or a list of allowed accounts is asked
@@ -92,11 +99,11 @@ type Clients struct {
 // at fault.
 func New(ctx context.Context, s backend.Settings, o Options) (*Clients, error) {
 	o = o.withDefaults()
-	r, err := resolve(s, o)
-	if err != nil {
+	if err := Check(s, o); err != nil {
 		return nil, err
 	}
-	if err := checkCustomerKey(s); err != nil {
+	r, err := resolve(s, o)
+	if err != nil {
 		return nil, err
 	}
 

@@ -262,6 +262,9 @@ func (p *Pipeline) upToPlan(ctx context.Context) (Planned, error) {
 	}()
 	wg.Go(func() {
 		free, lockErr = step(lockCtx, p, LockCheck, p.Address, p.lockCheck)
+		if lockErr != nil && errors.Is(context.Cause(lockCtx), errOther) {
+			lockErr = errOther // whatever the request that was broken off says
+		}
 	})
 	wg.Go(func() { <-initialised })
 	wg.Wait()

@@ -83,6 +83,26 @@ func Head(path string) (state.Head, error) {
 	return head(&z.Reader)
 }
 
+// Resources counts the resource instances of the state that a plan file was made
+// from.
+func Resources(path string) (int, error) {
+	z, err := open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer z.Close()
+	f := entry(&z.Reader, stateEntry)
+	if f == nil {
+		return 0, fmt.Errorf("read plan file: %w: it has no entry %q", ErrNotPlan, stateEntry)
+	}
+	r, err := f.Open()
+	if err != nil {
+		return 0, fmt.Errorf("read plan file: %w: unpack %s: %v", ErrNotPlan, f.Name, err)
+	}
+	defer r.Close()
+	return state.Count(r)
+}
+
 func open(path string) (*zip.ReadCloser, error) {
 	// Opening a pipe would wait for somebody to write.
 	if info, err := os.Stat(path); err != nil {

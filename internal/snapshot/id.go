@@ -62,6 +62,7 @@ const (
 	metaRun       = "tfguard-run"
 	metaCommit    = "tfguard-commit"
 	metaTerraform = "tfguard-terraform-version"
+	metaResources = "tfguard-resources"
 	metaSize      = "tfguard-size"
 	metaSHA256    = "tfguard-sha256" // only where the content was read; else S3 keeps it as the object's checksum
 	metaVersion   = "tfguard-source-version"

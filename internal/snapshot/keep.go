@@ -47,6 +47,12 @@ func (s *Store) Keep(ctx context.Context, want state.Head, reason string) (event
 	case !cur.Exists:
 		return event.Snapshot{}, ErrNoState
 	}
+	// A large state is not read for its number of resources: a plan knows it.
+	if cur.Resources = want.Resources; cur.Resources == nil && cur.whole != nil {
+		if n, err := state.Count(bytes.NewReader(cur.whole)); err == nil {
+			cur.Resources = &n
+		}
+	}
 	kept, err := s.keep(ctx, cur, reason)
 	if err == nil {
 		s.o.Copied(cur.Head)
@@ -122,6 +128,9 @@ func (s *Store) describe(cur object, reason string) metadata {
 	version := s.o.TerraformVersion
 	def(&version, cur.TerraformVersion)
 	m.set(metaTerraform, version)
+	if cur.Resources != nil {
+		m.set(metaResources, strconv.Itoa(*cur.Resources))
+	}
 	m.set(metaSize, strconv.FormatInt(cur.Size, 10))
 	m.set(metaVersion, cur.VersionID)
 	m.set(metaETag, cur.ETag)

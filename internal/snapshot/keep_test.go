@@ -34,7 +34,12 @@ func TestKeepCopiesInThreeRequests(t *testing.T) {
 			doc := stateJSON(12, lineage, more)
 			c.put(c.addr.Key, doc)
 			c.on(nil)
-			got, err := c.store().Keep(t.Context(), headOf(12), PreApply)
+			from, counted := headOf(12), 0 // a short state is counted, of a long one the plan knows it
+			if len(doc) > state.HeadBytes {
+				counted = 7
+				from.Resources = &counted
+			}
+			got, err := c.store().Keep(t.Context(), from, PreApply)
 			c.must(err)
 			if seen := c.requests(); len(seen) != 3 {
 				t.Errorf("requests: %q, want 3", seen)
@@ -50,7 +55,7 @@ func TestKeepCopiesInThreeRequests(t *testing.T) {
 			c.must(err)
 			listed := []Snapshot{{
 				ID: id12, Time: noon, Reason: "pre-apply", Serial: 12, Lineage: lineage, Size: int64(len(doc)), SHA256: want.SHA256,
-				Key: want.Key, Run: "run-1", Commit: "c0ffee", TerraformVersion: "1.11.4",
+				Key: want.Key, Run: "run-1", Commit: "c0ffee", TerraformVersion: "1.11.4", Resources: &counted,
 			}}
 			if d := cmp.Diff(listed, list, cmpopts.IgnoreFields(Snapshot{}, "ETag", "VersionID"), cmpopts.IgnoreUnexported(Snapshot{})); d != "" {
 				t.Error(d)

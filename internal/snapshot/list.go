@@ -33,6 +33,7 @@ type Snapshot struct {
 	Run              string    `json:"run"`
 	Commit           string    `json:"commit"`
 	TerraformVersion string    `json:"terraform_version"`
+	Resources        *int      `json:"resources,omitempty"` // instances; nil where they were not counted
 
 	ETag      string `json:"-"`
 	VersionID string `json:"-"` // empty without versions, or before it was looked up
@@ -180,6 +181,9 @@ func (s *Store) lookUp(ctx context.Context, sn *Snapshot) error {
 		sn.Serial = n
 	}
 	sn.Run, sn.Commit, sn.TerraformVersion = meta.get(metaRun), meta.get(metaCommit), meta.get(metaTerraform)
+	if n, err := strconv.Atoi(meta.get(metaResources)); err == nil && n >= 0 {
+		sn.Resources = &n
+	}
 	sn.SHA256 = meta.get(metaSHA256)
 	def(&sn.SHA256, hexSum(aws.ToString(out.ChecksumSHA256)))
 	sn.sourceSize, _ = strconv.ParseInt(meta.get(metaSize), 10, 64)

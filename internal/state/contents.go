@@ -263,6 +263,32 @@ func parseContents(dec *json.Decoder, each func(address, provider string, raw js
 	return c, nil
 }
 
+// Count gives how many resource instances a whole state holds, data included: the
+// lines of `terraform state list`. Its memory is that of the longest string.
+func Count(r io.Reader) (n int, err error) {
+	dec := json.NewDecoder(r)
+	err = object(dec, func(name string) error {
+		if name != "resources" {
+			return skip(dec)
+		}
+		return array(dec, func() error {
+			return object(dec, func(name string) error {
+				if name != "instances" {
+					return skip(dec)
+				}
+				return array(dec, func() error {
+					n++
+					return skip(dec)
+				})
+			})
+		})
+	})
+	if err != nil {
+		return 0, fmt.Errorf("count the resources of a state: %w", err)
+	}
+	return n, nil
+}
+
 // object reads an object, or null, and calls field for each name in it.
 func object(dec *json.Decoder, field func(name string) error) error {
 	open, err := dec.Token()

@@ -244,3 +244,21 @@ func FuzzWalk(f *testing.F) {
 		}
 	})
 }
+
+// Count gives the lines of `terraform state list`, whatever else a state holds.
+func TestCount(t *testing.T) {
+	for text, want := range map[string]int{
+		`{"version":4,"resources":[]}`:   0,
+		`{"version":4,"resources":null}`: 0,
+		`{"outputs":{"resources":{"value":[1,2]}},"resources":[{"mode":"data","instances":[{}]},{"name":"instances","instances":[{"attributes":{"instances":[1,2,3]}},{"index_key":1}]},{"type":"none"}],"check_results":null}`: 3,
+	} {
+		if n, err := Count(strings.NewReader(text)); err != nil || n != want {
+			t.Errorf("%s: %d, %v", text, n, err)
+		}
+	}
+	for _, text := range []string{"", `{"resources":[{"instances":[{}`, `{"resources":{}}`, `[]`} {
+		if n, err := Count(strings.NewReader(text)); err == nil {
+			t.Errorf("%q has %d resources", text, n)
+		}
+	}
+}

@@ -21,6 +21,7 @@ type Head struct {
 	ETag             string // as S3 gave it, quotes included
 	Size             int64  // bytes
 	Modified         time.Time
+	Resources        *int // instances that it holds; nil where nobody has counted them
 }
 
 // Same reports whether both name the same state content as terraform sees it:
