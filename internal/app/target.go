@@ -363,6 +363,9 @@ func (t *target) snapshots(set *settings, o snapshot.Options) *snapshot.Store {
 	if f.Bucket != nil {
 		o.Bucket = *f.Bucket
 	}
+	if f.Region != nil {
+		o.BucketClient = t.clients.S3In(*f.Region)
+	}
 	if f.Keep != nil {
 		o.Keep = *f.Keep
 	}

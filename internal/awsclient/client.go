@@ -169,6 +169,12 @@ func New(ctx context.Context, s backend.Settings, o Options) (*Clients, error) {
 	return c, nil
 }
 
+// S3In is the client for buckets of another region, with the same credentials. An
+// endpoint of the settings stays the endpoint.
+func (c *Clients) S3In(region string) *s3.Client {
+	return s3.New(c.S3.Options(), func(o *s3.Options) { o.Region = region })
+}
+
 // AccountID is the account of the credentials, asked for once; empty where
 // skip_requesting_account_id and skip_credentials_validation forbid to ask.
 func (c *Clients) AccountID(ctx context.Context) (string, error) {

@@ -90,6 +90,25 @@ func TestARequestIsTriedFiveTimesAndSaysWhoAsks(t *testing.T) {
 	}
 }
 
+// A bucket for snapshots may be in another region than the state's: its requests
+// are signed for that one (issue 5).
+func TestAnotherRegion(t *testing.T) {
+	testkit.Isolate(t)
+	var signed []string
+	url := testkit.Serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		signed = append(signed, r.Header.Get("Authorization"))
+	}))
+	c := newClients(t, testkit.Settings(url), quick())
+	for _, client := range []*s3.Client{c.S3, c.S3In("eu-north-1")} {
+		if _, err := client.HeadBucket(t.Context(), &s3.HeadBucketInput{Bucket: aws.String("b")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(signed) != 2 || !strings.Contains(signed[0], "/"+c.Region+"/s3/") || !strings.Contains(signed[1], "/eu-north-1/s3/") {
+		t.Errorf("%q", signed)
+	}
+}
+
 func TestACancelIsAtOnce(t *testing.T) {
 	testkit.Isolate(t)
 	for name, answer := range map[string]http.HandlerFunc{

@@ -68,6 +68,7 @@ type Snapshots struct {
 	Keep     *int // 1 or more
 	KeepDays *int // 0 or more
 	Bucket   *string
+	Region   *string // of Bucket; nil: the state's
 }
 
 // Guard is the block guard.

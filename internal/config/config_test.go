@@ -58,6 +58,7 @@ snapshots {
   keep      = 5
   keep_days = 0
   bucket    = "copies"
+  region    = "eu-north-1"
 }
 guard {
   protect      = ["aws_db_instance.*"]
@@ -97,11 +98,11 @@ github { comment = true }
 			"assume_role": map[string]any{"role_arn": "arn", "tags": map[string]any{"a": "b"}},
 		}},
 		Locks:     Locks{StaleAfter: to(90 * time.Minute), UnlockStale: to("proven"), Wait: to(10 * time.Minute), Holder: to("required")},
-		Snapshots: Snapshots{Keep: to(5), KeepDays: to(0), Bucket: to("copies")},
+		Snapshots: Snapshots{Keep: to(5), KeepDays: to(0), Bucket: to("copies"), Region: to("eu-north-1")},
 		Guard:     Guard{Protect: []string{"aws_db_instance.*"}, MaxDeletes: to(0), AllowDelete: []string{}, Credentials: to("required")},
 		Hooks: []Hook{
-			{Name: "build", Before: "plan", Command: []string{"./build.sh", ""}, Timeout: to(10 * time.Minute), Env: map[string]string{"K": "V"}, Line: 42},
-			{Name: "tell", After: "lock-check", Command: []string{"true"}, Line: 48},
+			{Name: "build", Before: "plan", Command: []string{"./build.sh", ""}, Timeout: to(10 * time.Minute), Env: map[string]string{"K": "V"}, Line: 43},
+			{Name: "tell", After: "lock-check", Command: []string{"true"}, Line: 49},
 		},
 		GitHub: GitHub{Comment: to(true)},
 	}

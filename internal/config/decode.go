@@ -113,7 +113,7 @@ func (d *decoder) file(body hcl.Body) File {
 			})
 		case "snapshots":
 			s := &f.Snapshots
-			d.block(b, map[string]setter{"keep": whole(&s.Keep, 1), "keep_days": whole(&s.KeepDays, 0), "bucket": text(&s.Bucket)})
+			d.block(b, map[string]setter{"keep": whole(&s.Keep, 1), "keep_days": whole(&s.KeepDays, 0), "bucket": text(&s.Bucket), "region": text(&s.Region)})
 		case "guard":
 			g := &f.Guard
 			d.block(b, map[string]setter{
