@@ -212,11 +212,34 @@ func (t *target) stores() []lockStore {
 	return s
 }
 
-// Observe reads every store at the same time and judges what is there.
+// Observe judges what is in the stores. What ends between the reading of a lock
+// and the look at its holder's process looks stale: so that is what a second
+// look still finds, with nothing else in it.
 func (t *target) Observe(ctx context.Context) (lock.Verdict, error) {
 	if err := t.connect(ctx); err != nil {
 		return lock.Verdict{}, err
 	}
+	v, err := t.observe(ctx)
+	for range maxLooks {
+		if err != nil || !slices.ContainsFunc(v.Locks, proven) {
+			break
+		}
+		before := v
+		if v, err = t.observe(ctx); err == nil && v.Alike(before) {
+			break
+		}
+	}
+	return v, err
+}
+
+// maxLooks bounds the looks after the first, where holders come and go.
+const maxLooks = 5
+
+// proven is a lock whose holder is known to be gone.
+func proven(e lock.Entry) bool { return e.Status == lock.Stale && e.Confidence == lock.Proven }
+
+// observe reads every store at the same time and judges what is there.
+func (t *target) observe(ctx context.Context) (lock.Verdict, error) {
 	stores := t.stores()
 	seen := make([]*lock.Observation, len(stores))
 	var held *lock.HolderSeen
