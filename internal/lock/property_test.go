@@ -82,7 +82,7 @@ func span(r *rand.Rand, p Policy) time.Duration {
 func makeUp(r *rand.Rand) situation {
 	s := situation{now: now.Add(time.Duration(r.IntN(1000)) * time.Millisecond), policy: DefaultPolicy()}
 	if r.IntN(4) == 0 {
-		s.policy = Policy{StaleAfter: time.Duration(r.IntN(7200)) * time.Second, HolderTTL: time.Duration(r.IntN(120)) * time.Second, Grace: time.Duration(r.IntN(600)) * time.Second}
+		s.policy = Policy{StaleAfter: time.Duration(r.IntN(7200)) * time.Second, HolderTTL: time.Duration(1+r.IntN(120)) * time.Second, Grace: time.Duration(r.IntN(600)) * time.Second}
 	}
 	ids, people := []string{idA, idB, "x"}, []string{ada, bot, bot, ""}
 	began := s.now.Add(-span(r, s.policy))
