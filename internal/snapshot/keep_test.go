@@ -12,6 +12,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
@@ -374,5 +375,45 @@ func TestKeepIntoAnotherBucket(t *testing.T) {
 	}
 	if sn, err := s.Find(t.Context(), got.ID); err != nil || sn.Serial != 12 {
 		t.Errorf("Find = %+v, %v", sn, err)
+	}
+}
+
+// A bucket with object lock keeps every copy for its time: it is made as anywhere
+// else, and what a prune takes out of the list stays as a version (issue 5).
+func TestKeepUnderObjectLock(t *testing.T) {
+	c := newCloud(t, true)
+	vault := aws.String("vault")
+	_, err := c.s3.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: vault, ObjectLockEnabledForBucket: aws.Bool(true)})
+	c.must(err)
+	_, err = c.s3.PutObjectLockConfiguration(t.Context(), &s3.PutObjectLockConfigurationInput{Bucket: vault, ObjectLockConfiguration: &types.ObjectLockConfiguration{
+		ObjectLockEnabled: types.ObjectLockEnabledEnabled, Rule: &types.ObjectLockRule{DefaultRetention: &types.DefaultRetention{Mode: types.ObjectLockRetentionModeCompliance, Days: aws.Int32(1)}}}})
+	c.must(err)
+	at := noon
+	s := c.store(func(o *Options) {
+		o.Bucket, o.Keep, o.KeepDays = "vault", 1, -1
+		o.Now = func() time.Time { return at }
+	})
+	var kept []event.Snapshot
+	for serial := range uint64(2) {
+		c.put(c.addr.Key, stateJSON(12+serial, lineage, ""))
+		got, err := s.Keep(t.Context(), headOf(12+serial), PreApply)
+		c.must(err)
+		kept = append(kept, got)
+		at = at.Add(time.Minute)
+	}
+	first, err := c.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: vault, Key: &kept[0].Key})
+	c.must(err)
+	if first.ObjectLockMode != types.ObjectLockModeCompliance {
+		t.Errorf("the copy is not locked: %q", first.ObjectLockMode)
+	}
+	gone, err := s.Prune(t.Context(), PruneOptions{})
+	c.must(err)
+	left, err := s.List(t.Context())
+	c.must(err)
+	if len(gone) != 1 || gone[0].ID != kept[0].ID || len(left) != 1 || left[0].ID != kept[1].ID {
+		t.Errorf("removed %v, left %v", gone, left)
+	}
+	if _, err := c.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: vault, Key: &kept[0].Key, VersionId: first.VersionId}); err != nil {
+		t.Errorf("the locked version: %v", err)
 	}
 }
