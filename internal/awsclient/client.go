@@ -88,8 +88,13 @@ type Clients struct {
 
 // Check finds what is wrong with the settings themselves, and asks nobody.
 func Check(s backend.Settings, o Options) error {
-	_, err := resolve(s, o.withDefaults())
-	return cmp.Or(err, checkCustomerKey(s))
+	_, err := checked(s, o.withDefaults())
+	return err
+}
+
+func checked(s backend.Settings, o Options) (resolved, error) {
+	r, err := resolve(s, o)
+	return r, cmp.Or(err, checkCustomerKey(s))
 }
 
 // New makes the clients of the settings. It makes no request where credentials
@@ -99,10 +104,7 @@ func Check(s backend.Settings, o Options) error {
 // at fault.
 func New(ctx context.Context, s backend.Settings, o Options) (*Clients, error) {
 	o = o.withDefaults()
-	if err := Check(s, o); err != nil {
-		return nil, err
-	}
-	r, err := resolve(s, o)
+	r, err := checked(s, o)
 	if err != nil {
 		return nil, err
 	}

@@ -87,8 +87,10 @@ func newAside(ctx context.Context) *aside {
 	ready := make(chan struct{})
 	go func() {
 		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()                                             // its priority stays low; nothing starts any more
-		if of20, err := syscall.Getpriority(syscall.PRIO_PROCESS, 0); err == nil { // 20 less the nice value
+		// Its priority cannot be raised again; when ctx has ended nothing starts any more.
+		defer runtime.UnlockOSThread()
+		// What Linux gives is 20 less the nice value.
+		if of20, err := syscall.Getpriority(syscall.PRIO_PROCESS, 0); err == nil {
 			_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, 20-of20+nicer)
 		}
 		close(ready)
