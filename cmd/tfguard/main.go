@@ -30,12 +30,10 @@ func run() int {
 	if debug.SetMemoryLimit(-1) == math.MaxInt64 {
 		debug.SetMemoryLimit(softMemory)
 	}
-	if starter, err := engine.StartEngine(); starter {
-		return report(err)
-	}
 	e, err := engine.Inherited()
 	if err != nil {
-		return report(err)
+		fmt.Fprintf(os.Stderr, "tfguard: error: %v\n", err)
+		return app.ExitFailed
 	}
 	nohup := signal.Ignored(syscall.SIGHUP)
 	ctx, again := cancelled(nohup)
@@ -45,14 +43,6 @@ func run() int {
 		Color:    term.IsTerminal(int(os.Stdout.Fd())),
 		Engine:   e, Again: again, NoHup: nohup,
 	})
-}
-
-func report(err error) int {
-	if err == nil {
-		return app.ExitOK
-	}
-	fmt.Fprintf(os.Stderr, "tfguard: error: %v\n", err)
-	return app.ExitFailed
 }
 
 // cancelled gives a context that the first signal cancels; again tells of every

@@ -56,7 +56,6 @@ func (r *run) pipeline(ctx context.Context, saved, what string) (*pipeline.Pipel
 	if err != nil {
 		return nil, nil, err
 	}
-	go r.commit(ctx) // so that nobody has to wait for git
 	f := set.file
 	wait := or(set, "wait", asDuration, f.Locks.Wait, 0)
 	setUp := set.cli.Bool("setup-backend") || f.Backend.Setup != nil && *f.Backend.Setup && what != "" || set.sandbox

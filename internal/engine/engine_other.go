@@ -31,9 +31,6 @@ func (l *Link) Follow(context.Context, func(event.Event)) error { return errors.
 // Close does nothing.
 func (l *Link) Close() error { return nil }
 
-// StartEngine does nothing.
-func StartEngine() (bool, error) { return false, nil }
-
 // Engine is this process's end of it.
 type Engine struct {
 	Run       *Run

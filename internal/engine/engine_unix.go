@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,11 +21,11 @@ import (
 // CanDetach reports whether a run can go on in a process of its own.
 const CanDetach = true
 
-// Variables by which a process knows that it is to be an engine, or the one
-// that starts it. They never reach terraform.
+// Variables that make a process an engine, and the environment that it is to
+// have: they never reach terraform.
 const (
-	envStarter = "TFGUARD_ENGINE_START"
-	envFolder  = "TFGUARD_ENGINE_RUN"
+	envFolder = "TFGUARD_ENGINE_RUN"
+	envOther  = "TFGUARD_ENGINE_ENV_"
 )
 
 // Pipes that the engine inherits: orders from the foreground, whose end is the
@@ -45,6 +45,10 @@ type Link struct {
 	mu sync.Mutex
 }
 
+// detached is a shell's way to start a program and end: the program is then
+// nobody's child. A second tfguard between the two would do, and take longer.
+const detached = `"$0" "$@" &`
+
 // Start starts args, this program's own arguments, as the engine of r: in a
 // session of its own, with init as its parent from the start, with no stream of
 // this process's. It needs no foreground to live, and cancels itself when it
@@ -54,6 +58,11 @@ func (r *Run) Start(args []string, env ...string) (*Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find tfguard itself: %w", err)
 	}
+	log, err := os.OpenFile(r.engineLog(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("start engine: %w", err)
+	}
+	defer log.Close()
 	ordersOut, ordersIn, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("start engine: %w", err)
@@ -64,45 +73,50 @@ func (r *Run) Start(args []string, env ...string) (*Link, error) {
 	}
 	defer ordersOut.Close()
 	defer bellIn.Close()
-	starter := exec.Command(self, args...)
-	starter.Env = append(append(os.Environ(), env...), envStarter+"=1", envFolder+"="+r.Dir)
-	starter.ExtraFiles = []*os.File{ordersOut, bellIn}
-	starter.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	out, err := starter.CombinedOutput()
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start engine: %w: %s", err, strings.TrimSpace(string(out))), ordersIn.Close(), bellOut.Close())
+	shell := exec.Command("/bin/sh", append([]string{"-c", detached, self}, args...)...)
+	shell.Env = append(carried(append(os.Environ(), env...)), envFolder+"="+r.Dir)
+	shell.Stdout, shell.Stderr = log, log
+	shell.ExtraFiles = []*os.File{ordersOut, bellIn}
+	shell.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := shell.Run(); err != nil {
+		return nil, errors.Join(fmt.Errorf("start engine: %w (--no-detach needs no shell)", err), ordersIn.Close(), bellOut.Close())
 	}
 	return &Link{run: r, orders: ordersIn, bell: bellOut}, nil
 }
 
-// StartEngine is what the process between foreground and engine does: it starts
-// the engine and ends, so that the engine is nobody's child. ok is false in any
-// other process.
-func StartEngine() (ok bool, err error) {
-	if os.Getenv(envStarter) == "" {
-		return false, nil
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return true, err
-	}
-	log, err := os.OpenFile(filepath.Join(os.Getenv(envFolder), "engine.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return true, err
-	}
-	defer log.Close()
-	engine := exec.Command(self, os.Args[1:]...)
-	for _, v := range os.Environ() {
+// carried is an environment as it passes through a shell unchanged: a shell
+// drops names that it has no variable for, as TF_VAR_a-b, and sets some itself.
+// Go's own variables are read before main is, and go as they are too.
+func carried(environ []string) []string {
+	var out []string
+	for i, v := range environ {
 		// A runner kills every process that carries its id at the end of the job:
 		// the engine has a state to save first.
-		if !strings.HasPrefix(v, envStarter+"=") && !strings.HasPrefix(v, "RUNNER_TRACKING_ID=") {
-			engine.Env = append(engine.Env, v)
+		if strings.HasPrefix(v, "RUNNER_TRACKING_ID=") {
+			continue
+		}
+		if strings.HasPrefix(v, "GO") {
+			out = append(out, v)
+		}
+		out = append(out, envOther+strconv.Itoa(i)+"="+v)
+	}
+	return out
+}
+
+// unpack makes the environment of this process the one that was carried.
+func unpack() {
+	var carried []string
+	for _, v := range os.Environ() {
+		if rest, ok := strings.CutPrefix(v, envOther); ok {
+			_, v, _ = strings.Cut(rest, "=")
+			carried = append(carried, v)
 		}
 	}
-	engine.Stdout, engine.Stderr = log, log
-	engine.ExtraFiles = []*os.File{os.NewFile(ordersFD, "orders"), os.NewFile(bellFD, "bell")}
-	engine.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	return true, engine.Start()
+	os.Clearenv()
+	for _, v := range carried {
+		name, value, _ := strings.Cut(v, "=")
+		_ = os.Setenv(name, value) // fails for no name at all
+	}
 }
 
 // Cancel asks the engine to cancel the run; only the first request counts.
@@ -150,7 +164,11 @@ func Inherited() (*Engine, error) {
 	if dir == "" {
 		return nil, nil
 	}
-	os.Unsetenv(envFolder)
+	unpack()
+	// A group of its own: a signal to the shell's is not for it.
+	if _, err := syscall.Setsid(); err != nil {
+		return nil, fmt.Errorf("begin a session: %w", err)
+	}
 	// Terraform and hooks must not hold these open.
 	syscall.CloseOnExec(ordersFD)
 	syscall.CloseOnExec(bellFD)

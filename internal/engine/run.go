@@ -124,12 +124,14 @@ func (r *Run) LogFile() string { return r.log.Name() }
 // LastWords is the end of what the engine itself printed: why it could not begin,
 // or how it crashed.
 func (r *Run) LastWords() string {
-	log, err := os.ReadFile(filepath.Join(r.Dir, "engine.log"))
+	log, err := os.ReadFile(r.engineLog())
 	if err != nil {
 		return ""
 	}
 	return strings.TrimSpace(string(log[max(0, len(log)-lastWords):]))
 }
+
+func (r *Run) engineLog() string { return filepath.Join(r.Dir, "engine.log") }
 
 // lastWords bounds them, in bytes.
 const lastWords = 2000

@@ -35,9 +35,9 @@ func interruptChild(match func(argv []string) bool) {
 // fails, which it may while others start and end, at every process.
 func findChild(match func(argv []string) bool) (int, bool) {
 	var children []string
-	threads, _ := filepath.Glob("/proc/self/task/*/children")
+	threads, _ := os.ReadDir("/proc/self/task")
 	for _, t := range threads {
-		b, _ := os.ReadFile(t)
+		b, _ := os.ReadFile("/proc/self/task/" + t.Name() + "/children")
 		children = append(children, strings.Fields(string(b))...)
 	}
 	if pid, ok := only(children, match); ok {
@@ -66,10 +66,27 @@ func only(pids []string, match func(argv []string) bool) (int, bool) {
 	return found, found != 0
 }
 
+// isChild waits for the arguments of a child that has none yet: a process that
+// has just been started has lost those of this one and not got its own.
 func isChild(pid int, match func(argv []string) bool) bool {
-	f, ok := stat(pid)
-	return ok && f[statParent] == strconv.Itoa(os.Getpid()) && match(arguments(pid))
+	for range looks {
+		f, ok := stat(pid)
+		if !ok || f[statParent] != strconv.Itoa(os.Getpid()) {
+			return false
+		}
+		if argv := arguments(pid); len(argv) > 0 || f[statState] == "Z" {
+			return match(argv)
+		}
+		time.Sleep(lookEvery)
+	}
+	return false
 }
+
+// How often a child's arguments are looked for.
+const (
+	lookEvery = time.Millisecond
+	looks     = 100
+)
 
 // aside runs functions one after the other on a thread of its own with a low
 // priority, which the processes that they start have too (setpriority(2)).
@@ -192,7 +209,7 @@ func status(field string) exitStatus {
 
 func arguments(pid int) []string {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
-	if err != nil {
+	if err != nil || len(b) == 0 {
 		return nil
 	}
 	return strings.Split(strings.TrimRight(string(b), "\x00"), "\x00")
