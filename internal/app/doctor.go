@@ -161,7 +161,7 @@ func (d *doctor) terraform(t *target) {
 		d.fail("terraform", err)
 		return
 	}
-	number, err := terraform.New(d.ctx, bin, terraform.Options{Dir: d.set.dir, DataDir: d.set.dataDir()}, &fanOut{}).Version(d.ctx)
+	number, err := terraform.New(bin, terraform.Options{Dir: d.set.dir, DataDir: d.set.dataDir()}, &fanOut{}).Version(d.ctx)
 	if err != nil {
 		d.fail("terraform", err)
 		return

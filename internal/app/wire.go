@@ -120,7 +120,7 @@ func (r *run) terraform(ctx context.Context, what string, keep *keeper) (*terraf
 	if f.CancelAfter != nil {
 		cancelAfter = *f.CancelAfter
 	}
-	return terraform.New(ctx, bin, terraform.Options{
+	return terraform.New(bin, terraform.Options{
 		Dir: set.dir, DataDir: set.dataDir(), BackendConfig: set.terraformBackendConfig(),
 		Vars: append(fileVars(f.Vars), values(c, "var")...), VarFiles: varFiles, Targets: values(c, "target"), Replace: values(c, "replace"),
 		Parallelism: or(set, "parallelism", asInt, f.Parallelism, 0),

@@ -272,3 +272,55 @@ func TestOutputThatIsHeldOpen(t *testing.T) {
 	})
 	wg.Wait()
 }
+
+// What runs beside a command that is waited for has the time that this one
+// leaves (SCHED_IDLE is 5), in all of its threads; that one has its own.
+func TestCommandsAsideGiveWay(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("elsewhere they do not")
+	}
+	tf, _, log := stand(t, "tells its policy", Options{})
+	if _, err := tf.Show(t.Context(), "aside.plan"); err != nil {
+		t.Fatal(err)
+	}
+	if got := log(); count(got, "policy") != 1 || count(got, "policy 5 ") != 1 {
+		t.Errorf("show: %q", got)
+	}
+	if err := tf.Apply(t.Context(), "plan"); err != nil {
+		t.Fatal(err)
+	}
+	if got := log(); count(got, "policy") != 2 || count(got, "policy 0 ") != 1 {
+		t.Errorf("apply after show: %q", got)
+	}
+}
+
+// A machine that leaves no time is no reason to wait for ever, and what the first
+// try said is not said twice.
+func TestCommandsAsideAreBegunAnew(t *testing.T) {
+	tf, _, log := stand(t, "finds no time at first", Options{Patience: 300 * time.Millisecond, KillAfter: 10 * time.Millisecond})
+	text, err := tf.Show(t.Context(), "anew.plan")
+	if err != nil || strings.TrimSpace(text) != "a plan" {
+		t.Errorf("got %q, %v", text, err)
+	}
+	if got := log(); count(got, "start show") != 2 || count(got, "end") != 1 {
+		t.Errorf("it should be begun twice: %q", got)
+	}
+}
+
+// A cancel while it waits is no reason to begin anew.
+func TestCommandsAsideCanBeCancelled(t *testing.T) {
+	tf, _, log := stand(t, "finds no time at first", Options{KillAfter: 10 * time.Millisecond})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := tf.Show(ctx, "cancelled.plan"); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+	})
+	eventually(t, "show runs", func() bool { return count(log(), "start show") == 1 })
+	cancel()
+	wg.Wait()
+	if got := log(); count(got, "start show") != 1 {
+		t.Errorf("it was begun anew: %q", got)
+	}
+}

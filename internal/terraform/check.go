@@ -36,18 +36,15 @@ func (e *UnformattedError) Error() string {
 // Fmt checks the format of the files in the directory itself, changing none.
 // Where one is not formatted the error is an *UnformattedError.
 func (t *Terraform) Fmt(ctx context.Context) error {
-	tf, err := t.value()
-	if err != nil {
-		return err
-	}
 	formatted, files := true, []string(nil)
-	err = t.run(ctx, tf, command{
-		name: "fmt", aside: true, killAfter: t.o.KillAfter,
-		call: func(ctx context.Context, tf *tfexec.Terraform, _ io.Writer) error {
-			var err error
-			formatted, files, err = tf.FormatCheck(ctx)
-			return err
-		},
+	err := t.aside(ctx, func() command {
+		return command{
+			name: "fmt", killAfter: t.o.KillAfter,
+			call: func(ctx context.Context, tf *tfexec.Terraform, _ io.Writer) (err error) {
+				formatted, files, err = tf.FormatCheck(ctx)
+				return err
+			},
+		}
 	})
 	if err != nil || formatted {
 		return err
@@ -149,18 +146,17 @@ func (t *Terraform) selected() string {
 // Validate checks the configuration. It emits every diagnostic; where there is
 // an error among them it returns a *Failure.
 func (t *Terraform) Validate(ctx context.Context) error {
-	tf, err := t.value()
-	if err != nil {
-		return err
-	}
 	diags := &diagnostics{emit: t.emit}
-	out := &head{max: maxJSON}
-	err = t.run(ctx, tf, command{
-		name: "validate", aside: true, stdout: out, killAfter: t.o.KillAfter,
-		call: func(ctx context.Context, tf *tfexec.Terraform, _ io.Writer) error {
-			_, err := tf.Validate(ctx)
-			return err
-		},
+	out := &head{}
+	err := t.aside(ctx, func() command {
+		out = &head{max: maxJSON}
+		return command{
+			name: "validate", stdout: out, killAfter: t.o.KillAfter,
+			call: func(ctx context.Context, tf *tfexec.Terraform, _ io.Writer) error {
+				_, err := tf.Validate(ctx)
+				return err
+			},
+		}
 	})
 	valid, ok := validation(out.bytes(), diags.add)
 	switch {
@@ -200,17 +196,16 @@ func validation(out []byte, add func(event.Diagnostic)) (valid, ok bool) {
 // Show gives a plan file as text for people, with sensitive values redacted and
 // without colour, of at most 4 MiB.
 func (t *Terraform) Show(ctx context.Context, file string) (string, error) {
-	tf, err := t.value()
-	if err != nil {
-		return "", err
-	}
-	out := &head{max: maxText}
-	err = t.run(ctx, tf, command{
-		name: "show", aside: true, stdout: out, killAfter: t.o.KillAfter,
-		call: func(ctx context.Context, tf *tfexec.Terraform, _ io.Writer) error {
-			_, err := tf.ShowPlanFileRaw(ctx, file)
-			return err
-		},
+	out := &head{}
+	err := t.aside(ctx, func() command {
+		out = &head{max: maxText}
+		return command{
+			name: "show", arg: file, stdout: out, killAfter: t.o.KillAfter,
+			call: func(ctx context.Context, tf *tfexec.Terraform, _ io.Writer) error {
+				_, err := tf.ShowPlanFileRaw(ctx, file)
+				return err
+			},
+		}
 	})
 	if err != nil {
 		return "", err

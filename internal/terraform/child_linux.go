@@ -2,14 +2,14 @@ package terraform
 
 import (
 	"bytes"
-	"context"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // interruptChild sends one interrupt to the child process whose arguments
@@ -88,61 +88,32 @@ const (
 	looks     = 100
 )
 
-// aside runs functions one after the other on a thread of its own with a low
-// priority, which the processes that they start have too (setpriority(2)).
-//
-// The thread is given back, not ended: with it the kernel would kill what it has
-// ever started (prctl(2), PR_SET_PDEATHSIG, which terraform-exec sets).
-type aside struct {
-	work chan func()
-	over <-chan struct{}
-}
-
-// newAside takes the thread until ctx ends.
-func newAside(ctx context.Context) *aside {
-	a := &aside{work: make(chan func()), over: ctx.Done()}
-	ready := make(chan struct{})
-	go func() {
-		runtime.LockOSThread()
-		// Its priority cannot be raised again; when ctx has ended nothing starts any more.
-		defer runtime.UnlockOSThread()
-		// What Linux gives is 20 less the nice value.
-		if of20, err := syscall.Getpriority(syscall.PRIO_PROCESS, 0); err == nil {
-			_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, 20-of20+nicer)
-		}
-		close(ready)
-		for {
-			select {
-			case f := <-a.work:
-				f()
-			case <-a.over:
-				return
+// giveWay lets a process, and what it starts from now on, have no more than the
+// time that nobody else wants (sched(7), SCHED_IDLE). That is a matter of each
+// thread, which a new one has from the one that starts it: they are told until
+// there is none that was not.
+func giveWay(pid int) {
+	told := map[string]bool{}
+	for {
+		threads, _ := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task")
+		before := len(told)
+		for _, t := range threads {
+			if tid, err := strconv.Atoi(t.Name()); err == nil && !told[t.Name()] {
+				told[t.Name()] = true
+				// Where it is not allowed, it is only slower.
+				_ = unix.SchedSetAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0)
 			}
 		}
-	}()
-	<-ready
-	return a
-}
-
-// run has f run, and does not wait for it.
-func (a *aside) run(f func()) {
-	go func() {
-		select {
-		case a.work <- f:
-		case <-a.over:
-			f()
+		if len(told) == before {
+			return
 		}
-	}()
+	}
 }
-
-// nicer is what is added to the nice value: on a busy machine it still gets a
-// share, since a run cannot end without it.
-const nicer = 10
 
 // watchChild tells how the child ended, also where terraform-exec does not wait
 // for it yet since it reads its output: the process is a zombie then. It ends
-// with the command's context.
-func watchChild(g *gate, match func(argv []string) bool) <-chan exitStatus {
+// with the command's context. A command aside is made to give way.
+func watchChild(g *gate, c command) <-chan exitStatus {
 	ended := make(chan exitStatus, 1)
 	go func() {
 		select {
@@ -150,9 +121,12 @@ func watchChild(g *gate, match func(argv []string) bool) <-chan exitStatus {
 		case <-g.over:
 			return
 		}
-		pid, ok := findChild(match)
+		pid, ok := findChild(c.match)
 		if !ok {
 			return
+		}
+		if c.aside {
+			giveWay(pid)
 		}
 		tick := time.NewTicker(watchEvery)
 		defer tick.Stop()

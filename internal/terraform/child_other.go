@@ -42,13 +42,7 @@ func interruptChild(match func(argv []string) bool) {
 	}
 }
 
-// aside gives no way here: a priority is of the whole process.
-type aside struct{}
-
-func newAside(context.Context) *aside { return &aside{} }
-
-func (*aside) run(f func()) { go f() }
-
 // watchChild tells nothing here: where a process that terraform left behind
-// keeps its output open, it is read until that one ends.
-func watchChild(*gate, func(argv []string) bool) <-chan exitStatus { return nil }
+// keeps its output open, it is read until that one ends. Nor does a command aside
+// give way.
+func watchChild(*gate, command) <-chan exitStatus { return nil }

@@ -48,7 +48,7 @@ func real(t *testing.T, files map[string]string, o Options) (*Terraform, *record
 		}
 		return strings.Fields(string(b))
 	}
-	return New(t.Context(), Binary{Path: bin, Product: productTerraform}, o, rec), rec, started
+	return New(Binary{Path: bin, Product: productTerraform}, o, rec), rec, started
 }
 
 const sample = `variable "n" {
@@ -314,7 +314,7 @@ func TestABinaryThatIsNone(t *testing.T) {
 	if err := os.WriteFile(path, []byte("#!/bin/sh\necho what; exit 0\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	tf := New(t.Context(), Binary{Path: path, Product: productTerraform}, Options{Dir: t.TempDir()}, newRecorder())
+	tf := New(Binary{Path: path, Product: productTerraform}, Options{Dir: t.TempDir()}, newRecorder())
 	if err := tf.Init(t.Context()); err == nil {
 		t.Error("no error")
 	}

@@ -27,9 +27,7 @@ type command struct {
 	killAfter time.Duration
 	// again is the time from the first interrupt to the second; 0: never.
 	again time.Duration
-	// aside: it runs beside another command that is waited for, and gives way to
-	// that one.
-	aside bool
+	aside bool // it gives way to all else that runs on the machine: see aside
 	// effect: what the command does counts, not what it prints, so that its exit
 	// code is enough where its output does not end.
 	effect bool
@@ -74,14 +72,28 @@ func (t *Terraform) run(ctx context.Context, tf *tfexec.Terraform, c command) er
 		}
 	}
 	done := make(chan error, 1)
-	call := func() { done <- c.call(g, tf, stdout) }
-	if c.aside {
-		t.aside.run(call)
-	} else {
-		go call()
-	}
+	go func() { done <- c.call(g, tf, stdout) }()
 	err, interrupted := c.wait(ctx, g, done)
 	return t.outcome(c, err, interrupted, stderr)
+}
+
+// aside runs a command beside another one that is waited for, in the time that
+// this one leaves. Where a machine leaves none at all for Options.Patience, it is
+// begun anew as any other: so it must hold no lock and change nothing. fresh
+// makes it, with buffers of its own.
+func (t *Terraform) aside(ctx context.Context, fresh func() command) error {
+	tf, err := t.value()
+	if err != nil {
+		return err
+	}
+	patient, stop := context.WithTimeout(ctx, t.o.Patience)
+	defer stop()
+	c := fresh()
+	c.aside = true
+	if err = t.run(patient, tf, c); err == nil || patient.Err() == nil || ctx.Err() != nil {
+		return err
+	}
+	return t.run(ctx, tf, fresh())
 }
 
 // outputBound is how long terraform's output is read after its end, where
@@ -97,7 +109,7 @@ func (c command) wait(ctx context.Context, g *gate, done <-chan error) (error, b
 		interrupted  bool
 		status       exitStatus
 	)
-	ended := watchChild(g, c.match)
+	ended := watchChild(g, c)
 	for {
 		select {
 		case err := <-done:

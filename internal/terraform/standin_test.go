@@ -150,11 +150,41 @@ func standIn(how, log string, args []string) int {
 		if args[0] == "plan" {
 			code = 2
 		}
+	case "finds no time at first":
+		if b, _ := os.ReadFile(log); bytes.Count(b, []byte("start ")) == 1 {
+			fmt.Println("half of")
+			await(8)
+		}
+		fmt.Println("a plan")
+	case "tells its policy":
+		// it is told after its start: what it starts before that is told as well
+		for i := 0; i < 300 && policies()["5"] < 2 && args[0] != "apply"; i++ {
+			time.Sleep(10 * time.Millisecond)
+		}
+		for policy, threads := range policies() {
+			note(fmt.Sprintf("policy %s of %t", policy, threads > 0))
+		}
+		fmt.Println(jsonSummary)
 	default:
 		panic(how)
 	}
 	note("end")
 	return code
+}
+
+// policies counts this process's threads by their scheduling policy, the 41st
+// field of /proc/PID/stat.
+func policies() map[string]int {
+	n := map[string]int{}
+	stats, _ := filepath.Glob("/proc/self/task/*/stat")
+	for _, f := range stats {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue // it has ended
+		}
+		n[strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))[38]]++
+	}
+	return n
 }
 
 // stand gives a Terraform that runs the stand-in, and its log. The test runs
@@ -190,7 +220,7 @@ func standBeside(t *testing.T, how string, o Options) (*Terraform, *recorder, fu
 		}
 		return strings.Split(strings.TrimSpace(string(b)), "\n")
 	}
-	return New(t.Context(), Binary{Path: bin, Product: productTerraform}, o, rec), rec, read
+	return New(Binary{Path: bin, Product: productTerraform}, o, rec), rec, read
 }
 
 // count is the number of lines that begin with prefix.

@@ -29,8 +29,8 @@ import (
 	"github.com/tfguard/tfguard/internal/event"
 )
 
-// Options are terraform's settings for a run. A zero duration of InterruptAgain
-// or KillAfter is the default.
+// Options are terraform's settings for a run. A zero duration of InterruptAgain,
+// KillAfter or Patience is the default.
 type Options struct {
 	Dir           string   // the configuration's directory
 	DataDir       string   // TF_DATA_DIR, absolute; empty: .terraform in Dir
@@ -70,6 +70,9 @@ type Options struct {
 	// KillAfter is how long after the interrupt a command that holds no lock is
 	// killed: init, validate, show, fmt, version, workspace select.
 	KillAfter time.Duration
+	// Patience is how long fmt, validate and show wait for others' leave, on a
+	// machine that is busy: see aside.
+	Patience time.Duration
 }
 
 // Terraform runs the commands of one run in one directory. Its methods may be
@@ -81,27 +84,29 @@ type Terraform struct {
 	sink event.Sink
 	log  *safeWriter
 
-	aside  *aside                  // runs what gives way
 	asking flight                  // the one `terraform version`
 	mu     sync.Mutex              // for number
 	number string                  // the version, such as 1.11.4; empty: not known yet
 	seen   *once[event.Diagnostic] // diagnostics that were emitted
 }
 
-// New prepares a run of bin, which goes on until ctx ends. It starts no process.
-func New(ctx context.Context, bin Binary, o Options, sink event.Sink) *Terraform {
+// New prepares a run of bin. It starts no process.
+func New(bin Binary, o Options, sink event.Sink) *Terraform {
 	if o.InterruptAgain == 0 {
 		o.InterruptAgain = 10 * time.Second
 	}
 	if o.KillAfter == 0 {
 		o.KillAfter = 5 * time.Second
 	}
+	if o.Patience == 0 {
+		o.Patience = 20 * time.Second
+	}
 	if o.Parallelism == 0 {
 		o.Parallelism = 10
 	}
 	return &Terraform{
 		bin: bin, o: o, sink: sink, log: &safeWriter{w: o.Log},
-		aside: newAside(ctx), asking: newFlight(), seen: newOnce[event.Diagnostic](maxSeen),
+		asking: newFlight(), seen: newOnce[event.Diagnostic](maxSeen),
 	}
 }
 
