@@ -18,8 +18,8 @@ import (
 //
 // A cancel interrupts it once; then it is waited for, however long it takes:
 // a second interrupt of any kind, or a kill, loses the resource in flight and
-// may leave the lock. Only Options.CancelAfter ends the waiting. The error of an apply that was interrupted and ended well
-// all the same is nil.
+// may leave the lock. Only Options.CancelAfter ends the waiting. The error of an
+// apply that was interrupted and ended well all the same is nil.
 func (t *Terraform) Apply(ctx context.Context, file string) error {
 	tf, err := t.value()
 	if err != nil {
@@ -39,6 +39,7 @@ func (t *Terraform) Apply(ctx context.Context, file string) error {
 	})
 	stdout.flush()
 	err = own(err, lockID())
+	diags.told(err)
 	return err
 }
 

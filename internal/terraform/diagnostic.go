@@ -1,6 +1,7 @@
 package terraform
 
 import (
+	"errors"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -92,7 +93,8 @@ func marksOf(d event.Diagnostic) mark {
 // with a mark are kept besides: terraform says them last.
 const maxKept = 200
 
-// diagnostics collects what one command says and passes it on.
+// diagnostics collects what one command says and passes it on, but for who holds
+// the lock: that waits for told, since it may be the command itself.
 type diagnostics struct {
 	emit func(event.Diagnostic)
 
@@ -118,7 +120,23 @@ func (c *diagnostics) add(d event.Diagnostic) {
 		c.marked = append(c.marked, d)
 	}
 	c.mu.Unlock()
-	c.emit(d)
+	if m&markHeld == 0 {
+		c.emit(d)
+	}
+}
+
+// told passes on who holds the lock, if anybody but the command itself does.
+func (c *diagnostics) told(err error) {
+	var f *Failure
+	if errors.As(err, &f) && f.own != "" {
+		return
+	}
+	all, _ := c.list()
+	for _, d := range all {
+		if marksOf(d)&markHeld != 0 {
+			c.emit(d)
+		}
+	}
 }
 
 // list gives the errors, then the warnings.

@@ -40,6 +40,7 @@ func (t *Terraform) Plan(ctx context.Context, out string) (event.Plan, error) {
 	})
 	stdout.flush()
 	err = own(err, lockID())
+	diags.told(err)
 	if err != nil {
 		return event.Plan{}, err
 	}
