@@ -21,21 +21,28 @@ import (
 type checker struct {
 	*terraform.Terraform
 	t      *target
-	set    *settings
+	run    *run
 	create bool // a workspace that is not there is made
 }
 
-// Init implements pipeline.Checker.
+// Init implements pipeline.Checker. Runs of one folder take turns in it.
 func (c *checker) Init(ctx context.Context) error {
+	leave, err := c.run.folder.Alone(ctx, func() {
+		c.run.sink.Emit(event.Output{Source: string(pipeline.Check), Text: "waiting for another run's terraform init in this folder"})
+	})
+	if err != nil {
+		return err
+	}
+	defer leave()
 	if _, err := discover.Mend(c.t.dataDir); err != nil {
 		return err
 	}
-	if c.set.sandbox {
+	if c.run.set.sandbox {
 		v, err := c.Version(ctx)
 		if err != nil {
 			return err
 		}
-		if err := c.set.fitSandbox(c.t.found.Settings, v); err != nil {
+		if err := c.run.set.fitSandbox(c.t.found.Settings, v); err != nil {
 			return err
 		}
 	}

@@ -64,7 +64,7 @@ func (r *run) pipeline(ctx context.Context, saved, what string) (*pipeline.Pipel
 	plans := &planner{tf: tf, t: t, run: r, keep: keep, saved: saved, out: set.outFile(), destroy: what == "destroy" || set.cli.Bool("destroy")}
 	return &pipeline.Pipeline{
 		Address: t.addr,
-		Checker: &checker{Terraform: tf, t: t, set: set, create: setUp},
+		Checker: &checker{Terraform: tf, t: t, run: r, create: setUp},
 		Backend: &preparer{t: t, setUp: setUp, sink: r.sink},
 		Locks:   t,
 		Planner: plans,

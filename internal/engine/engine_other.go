@@ -50,3 +50,6 @@ func (e *Engine) Close() error { return nil }
 
 // GoesOn reports whether the run's engine is alive.
 func (r *Run) GoesOn() bool { return false }
+
+// Alone does not wait: runs of one folder may be in each other's way.
+func (r *Run) Alone(context.Context, func()) (func(), error) { return func() {}, nil }

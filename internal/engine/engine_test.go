@@ -160,3 +160,56 @@ func TestRunIsPrivate(t *testing.T) {
 		t.Errorf("%q, %v", b, err)
 	}
 }
+
+// TestRunsOfAFolderTakeTurns: one at a time, until it leaves or its process ends;
+// those of another folder do not wait, and who waits can be cancelled.
+func TestRunsOfAFolderTakeTurns(t *testing.T) {
+	if !CanDetach {
+		t.Skip("they do not, here")
+	}
+	first, elsewhere := newRun(t), newRun(t)
+	second, err := NewRun(filepath.Dir(filepath.Dir(filepath.Dir(first.Dir))), NewID(time.Now().Add(time.Second)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	waits := make(chan struct{}, 9)
+	never := func() { t.Error("it waits") }
+	leave, err := first.Alone(t.Context(), never)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaveElsewhere, err := elsewhere.Alone(t.Context(), never)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leaveElsewhere()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("enough")
+	if _, err := second.Alone(ctx, func() { cancel(cause) }); !errors.Is(err, cause) {
+		t.Errorf("got %v of a cancelled wait", err)
+	}
+	in := make(chan func())
+	go func() {
+		leave, err := second.Alone(t.Context(), func() { waits <- struct{}{} })
+		if err != nil {
+			t.Error(err)
+			close(in)
+			return
+		}
+		in <- leave
+	}()
+	<-waits
+	select {
+	case <-in:
+		t.Fatal("two at a time")
+	default:
+	}
+	leave()
+	if leave, ok := <-in; ok {
+		leave()
+	}
+	if len(waits) > 0 {
+		t.Error("waiting is told more than once")
+	}
+}

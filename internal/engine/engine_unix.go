@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -245,6 +246,35 @@ func lockFile(path string) (*os.File, error) {
 	}
 	return f, nil
 }
+
+// Alone waits until no other run of the same folder is where only one at a time
+// may be: in terraform init, which writes .terraform in place. waiting is told
+// once where there is one. The other's death ends its turn too. A file system
+// without locks lets everybody in.
+func (r *Run) Alone(ctx context.Context, waiting func()) (leave func(), err error) {
+	f, err := os.OpenFile(filepath.Join(filepath.Dir(filepath.Dir(r.Dir)), "init.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("take turns with other runs of this folder: %w", err)
+	}
+	for first := true; ; first = false {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			return func() { f.Close() }, nil
+		}
+		if first {
+			waiting()
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, context.Cause(ctx)
+		case <-time.After(turnEvery):
+		}
+	}
+}
+
+// turnEvery is how often it is looked whether the other run is through.
+const turnEvery = 20 * time.Millisecond
 
 // GoesOn reports whether the run's engine is alive.
 func (r *Run) GoesOn() bool {
