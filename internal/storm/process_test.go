@@ -197,19 +197,25 @@ func carrying(variable string) []seen {
 	var all []seen
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, d := range dirs {
-		env, err := os.ReadFile(d + "/environ")
-		if err != nil || !slices.Contains(strings.Split(string(env), "\x00"), variable) {
+		pid, _ := strconv.Atoi(filepath.Base(d))
+		if !slices.Contains(environ(pid), variable) {
 			continue
 		}
-		pid, _ := strconv.Atoi(filepath.Base(d))
 		line, _ := os.ReadFile(d + "/cmdline")
 		all = append(all, seen{pid, strings.Split(strings.TrimRight(string(line), "\x00"), "\x00")})
 	}
 	return all
 }
 
-// environ is the environment that a process was started with.
+// environ is the environment that a process was started with. That of an engine
+// has come to it under other names (internal/engine, carried).
 func environ(pid int) []string {
 	env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-	return strings.Split(strings.TrimRight(string(env), "\x00"), "\x00")
+	all := strings.Split(strings.TrimRight(string(env), "\x00"), "\x00")
+	for i, v := range all {
+		if rest, ok := strings.CutPrefix(v, "TFGUARD_ENGINE_ENV_"); ok {
+			_, all[i], _ = strings.Cut(rest, "=")
+		}
+	}
+	return all
 }

@@ -99,7 +99,7 @@ func New(bin Binary, o Options, sink event.Sink) *Terraform {
 		o.KillAfter = 5 * time.Second
 	}
 	if o.Patience == 0 {
-		o.Patience = 20 * time.Second
+		o.Patience = 10 * time.Second
 	}
 	if o.Parallelism == 0 {
 		o.Parallelism = 10
