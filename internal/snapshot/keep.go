@@ -69,6 +69,10 @@ func (s *Store) keep(ctx context.Context, cur object, reason string) (event.Snap
 	sum, err := s.verify(ctx, cur, made)
 	if err != nil {
 		err = fmt.Errorf("verify snapshot %s: %w", made.id, err)
+		// A store that ignores a copy's condition copies what came in between.
+		if now, lookErr := s.look(ctx, s.state, s.addr.Key, ""); lookErr == nil && now.ETag != cur.ETag {
+			err = fmt.Errorf("%w: it was written while it was copied", state.ErrChanged)
+		}
 		if undo := s.discard(ctx, made); undo != nil {
 			err = errors.Join(err, undo)
 		}

@@ -157,6 +157,21 @@ func TestKeepCopiesWhatWasPlanned(t *testing.T) {
 			t.Errorf("left behind: %q", left)
 		}
 	})
+	t.Run("without versions or conditions it is found out", func(t *testing.T) {
+		c := newCloud(t, false)
+		c.put(c.addr.Key, stateJSON(12, lineage, ""))
+		c.on(once(isCopy, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			c.write(r.Context(), c.addr.Key, stateJSON(13, lineage, "another run"))
+			r.Header.Del("X-Amz-Copy-Source-If-Match") // moto takes it and ignores it
+			next.ServeHTTP(w, r)
+		}))
+		if _, err := c.store().Keep(t.Context(), headOf(12), PreApply); !errors.Is(err, state.ErrChanged) {
+			t.Errorf("Keep: %v", err)
+		}
+		if left := c.versions("backups/"); len(left) > 0 {
+			t.Errorf("left behind: %q", left)
+		}
+	})
 }
 
 func TestKeepIsWriteOnce(t *testing.T) {
