@@ -29,7 +29,7 @@ const (
 )
 
 // pairs is how often both ways are timed, one after the other.
-const pairs = 15
+const pairs = 25
 
 // BenchmarkOverhead is the wall time of `tfguard apply` over that of bare
 // `terraform init && terraform plan -out && terraform apply PLAN`: the same
