@@ -178,6 +178,7 @@ func (m *move) knowsLockfile(ctx context.Context) error {
 		if m.r.folder, err = engine.NewRun(m.r.set.dir, m.r.id); err != nil {
 			return err
 		}
+		m.r.folder.Prune()
 	}
 	tf, err := m.r.terraform(ctx, "", m.keep)
 	if err != nil {

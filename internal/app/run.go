@@ -212,6 +212,7 @@ func (r *run) follow(ctx context.Context, show *view) error {
 	}
 	defer link.Close()
 	defer context.AfterFunc(ctx, func() { link.Cancel(context.Cause(ctx).Error()) })()
+	folder.Prune() // while the engine starts
 	err = link.Follow(context.WithoutCancel(ctx), func(e event.Event) {
 		if q, ok := e.(event.Question); ok {
 			go func() {

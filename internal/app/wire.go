@@ -51,6 +51,7 @@ func (r *run) pipeline(ctx context.Context, saved, what string) (*pipeline.Pipel
 		if r.folder, err = engine.NewRun(set.dir, r.id); err != nil {
 			return nil, nil, err
 		}
+		r.folder.Prune()
 	}
 	tf, err := r.terraform(ctx, what, keep)
 	if err != nil {

@@ -113,6 +113,7 @@ func TestRunsAreKeptAndGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
+	r.Prune()
 	after, err := Runs(dir)
 	if err != nil {
 		t.Fatal(err)

@@ -139,6 +139,7 @@ func TestADeadRunKeepsNoSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer last.Close()
+	last.Prune()
 	for name, want := range map[string][2]bool{"dead": {false, true}, "long dead": {false, false}, "alive": {true, true}, "in one process": {true, true}} {
 		for i, f := range []string{runs[name].PlanFile(), runs[name].LockLog()} {
 			if _, err := os.Stat(f); (err == nil) != want[i] {

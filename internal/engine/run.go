@@ -40,16 +40,15 @@ func NewID(now time.Time) string {
 }
 
 // NewRun makes the folder of the run id below dir, the configuration's directory.
+// Old ones go with Prune.
 func NewRun(dir, id string) (*Run, error) {
 	if err := MakeFolder(dir); err != nil {
 		return nil, err
 	}
-	runs := filepath.Join(dir, Folder, "runs")
-	r := &Run{ID: id, Dir: filepath.Join(runs, id)}
+	r := &Run{ID: id, Dir: filepath.Join(dir, Folder, "runs", id)}
 	if err := os.MkdirAll(r.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the run's folder: %w", err)
 	}
-	prune(runs)
 	return r, r.openLog()
 }
 
@@ -154,21 +153,22 @@ func (r *Run) alive() string { return filepath.Join(r.Dir, "alive") }
 // a lock is that the run has left.
 const keepLockLog = 24 * time.Hour
 
-// prune removes the oldest run folders, and what holds secrets from those of runs
-// that died; a run that goes on stays.
-func prune(runs string) {
+// Prune removes the oldest run folders beside this one, and what holds secrets
+// from those of runs that died; a run that goes on stays.
+func (r *Run) Prune() {
+	runs := filepath.Dir(r.Dir)
 	all := ids(runs)
 	for i, id := range all {
-		r := &Run{ID: id, Dir: filepath.Join(runs, id)}
-		alive, err := os.Stat(r.alive())
+		other := &Run{ID: id, Dir: filepath.Join(runs, id)}
+		alive, err := os.Stat(other.alive())
 		switch old := i < len(all)-keepRuns; {
-		case err != nil && !old, r.GoesOn():
+		case id == r.ID, err != nil && !old, other.GoesOn():
 		case old:
-			_ = os.RemoveAll(r.Dir) // tried again by the next run
+			_ = os.RemoveAll(other.Dir) // tried again by the next run
 		default:
-			_ = os.Remove(r.PlanFile()) // mostly it is gone
+			_ = os.Remove(other.PlanFile()) // mostly it is gone
 			if time.Since(alive.ModTime()) > keepLockLog {
-				_ = os.Remove(r.LockLog())
+				_ = os.Remove(other.LockLog())
 			}
 		}
 	}

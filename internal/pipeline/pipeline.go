@@ -243,8 +243,6 @@ func (p *Pipeline) upToPlan(ctx context.Context) (Planned, error) {
 		if prepare(); backErr != nil {
 			return Planned{}, backErr
 		}
-	} else {
-		wg.Go(prepare)
 	}
 	checked := make(chan struct{})
 	go func() {
@@ -260,6 +258,9 @@ func (p *Pipeline) upToPlan(ctx context.Context) (Planned, error) {
 		}
 		ready()
 	}()
+	if !p.SetUp {
+		wg.Go(prepare)
+	}
 	wg.Go(func() {
 		free, lockErr = step(lockCtx, p, LockCheck, p.Address, p.lockCheck)
 		if lockErr != nil && errors.Is(context.Cause(lockCtx), errOther) {
