@@ -41,6 +41,9 @@ func (t *Terraform) Fmt(ctx context.Context) error {
 		return command{
 			name: "fmt", killAfter: t.o.KillAfter,
 			call: func(ctx context.Context, tf *tfexec.Terraform, _ io.Writer) (err error) {
+				if err = tf.SetEnv(lean(os.Environ())); err != nil {
+					return err
+				}
 				formatted, files, err = tf.FormatCheck(ctx)
 				return err
 			},

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/hashicorp/terraform-exec/tfexec"
 )
 
 // Env lists what the environment of this process should have for terraform,
@@ -16,6 +18,22 @@ func Env(get func(string) string) map[string]string {
 		env["CHECKPOINT_DISABLE"] = "1"
 	}
 	return env
+}
+
+// lean is an environment for a command that is small and over before collecting
+// its garbage is worth it; nil is that of this process. It is for commands that
+// take nothing of what terraform-exec refuses to pass on (tfexec.ProhibitedEnv):
+// no variables of the configuration, no providers.
+func lean(environ []string) map[string]string {
+	env := map[string]string{"GOGC": "400"}
+	for _, e := range environ {
+		name, value, _ := strings.Cut(e, "=")
+		if usesArgs(name) || name == "GOGC" {
+			return nil
+		}
+		env[name] = value
+	}
+	return tfexec.CleanEnv(env)
 }
 
 // argsVariable is terraform's way to add arguments to every command, or with

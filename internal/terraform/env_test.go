@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestForbiddenEnv(t *testing.T) {
@@ -78,5 +80,26 @@ func TestWords(t *testing.T) {
 		if got := words(in); !slices.Equal(got, want) {
 			t.Errorf("%q: got %q, want %q", in, got, want)
 		}
+	}
+}
+
+// What fmt has no use for and terraform-exec refuses is left out; where somebody
+// gives it arguments, or has a wish for the collector, the environment is theirs.
+func TestLean(t *testing.T) {
+	for name, c := range map[string]struct {
+		environ []string
+		want    map[string]string
+	}{
+		"one that is plain":       {[]string{"PATH=/bin", "A=b=c", "EMPTY="}, map[string]string{"PATH": "/bin", "A": "b=c", "EMPTY": "", "GOGC": "400"}},
+		"variables, reattachment": {[]string{"TF_VAR_a=1", "TF_REATTACH_PROVIDERS={}", "TF_DATA_DIR=x"}, map[string]string{"TF_DATA_DIR": "x", "GOGC": "400"}},
+		"arguments":               {[]string{"A=b", "TF_CLI_ARGS_fmt=-recursive"}, nil},
+		"arguments of another":    {[]string{"TF_CLI_ARGS_get=-update"}, map[string]string{"GOGC": "400"}},
+		"a wish":                  {[]string{"A=b", "GOGC=off"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(c.want, lean(c.environ)); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }
