@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"sync"
@@ -207,6 +208,9 @@ func (r *run) follow(ctx context.Context, show *view) error {
 		env = append(env, envTerminal+"=1")
 	}
 	link, err := folder.Start(os.Args[1:], env...)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		err = &codeError{code: ExitFailed, msg: err.Error(), hint: "tfguard " + r.command + " --no-detach: one process needs no shell, and a SIGKILL of it leaves terraform's lock behind"}
+	}
 	if err != nil {
 		return r.stillborn(ctx, show, errors.Join(err, folder.Close()))
 	}

@@ -80,7 +80,7 @@ func (r *Run) Start(args []string, env ...string) (*Link, error) {
 	shell.ExtraFiles = []*os.File{ordersOut, bellIn}
 	shell.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := shell.Run(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start engine: %w (--no-detach needs no shell)", err), ordersIn.Close(), bellOut.Close())
+		return nil, errors.Join(fmt.Errorf("start engine: %w", err), ordersIn.Close(), bellOut.Close())
 	}
 	return &Link{run: r, orders: ordersIn, bell: bellOut}, nil
 }
@@ -166,10 +166,9 @@ func Inherited() (*Engine, error) {
 		return nil, nil
 	}
 	unpack()
-	// A group of its own: a signal to the shell's is not for it.
-	if _, err := syscall.Setsid(); err != nil {
-		return nil, fmt.Errorf("begin a session: %w", err)
-	}
+	// A group of its own: a signal to the shell's is not for it. It fails where the
+	// shell has given it one.
+	_, _ = syscall.Setsid()
 	// Terraform and hooks must not hold these open.
 	syscall.CloseOnExec(ordersFD)
 	syscall.CloseOnExec(bellFD)
