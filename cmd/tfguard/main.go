@@ -26,17 +26,9 @@ func main() {
 // GOMEMLIMIT in the environment counts instead.
 const softMemory = 16 << 20
 
-// untilSoft lets the garbage collector rest below softMemory, in percent of what
-// is in use: most commands end before there is anything worth collecting. A GOGC
-// in the environment counts instead.
-const untilSoft = 400
-
 func run() int {
 	if debug.SetMemoryLimit(-1) == math.MaxInt64 {
 		debug.SetMemoryLimit(softMemory)
-		if os.Getenv("GOGC") == "" {
-			debug.SetGCPercent(untilSoft)
-		}
 	}
 	e, err := engine.Inherited()
 	if err != nil {
