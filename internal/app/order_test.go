@@ -50,3 +50,40 @@ func TestInOrder(t *testing.T) {
 		t.Errorf("got %q, want %q", got.all, want)
 	}
 }
+
+// A flood of text does not wait in memory: its beginning does, and that there was
+// more is told once. What is no text is never left out, and what comes after the
+// plan's text is told as ever.
+func TestInOrderIsBounded(t *testing.T) {
+	var got texts
+	o := &inOrder{next: &got}
+	ready := make(chan struct{})
+	o.Emit(event.Later{Make: func() event.Event { <-ready; return event.Output{Text: "the plan"} }})
+	for range 3 * maxWaiting / 128 {
+		o.Emit(event.Output{Text: "x"})
+	}
+	o.Emit(event.Resource{})
+	o.mu.Lock()
+	if n := len(o.queue); n > maxWaiting/128+2 {
+		t.Errorf("%d events wait", n)
+	}
+	o.mu.Unlock()
+	close(ready)
+	o.mu.Lock()
+	empty := o.empty
+	o.mu.Unlock()
+	if empty != nil {
+		<-empty
+	}
+	o.Emit(event.Output{Text: "after"})
+	got.mu.Lock()
+	defer got.mu.Unlock()
+	rest := slices.DeleteFunc(slices.Clone(got.all), func(s string) bool { return s == "x" })
+	want := []string{"the plan", "… there is more than can wait for the plan's text; the run's terraform.log has it", "resource", "after"}
+	if !slices.Equal(rest, want) {
+		t.Errorf("got %q, want %q", rest, want)
+	}
+	if n := len(got.all) - len(rest); n < maxWaiting/256 {
+		t.Errorf("%d of the beginning are told", n)
+	}
+}
