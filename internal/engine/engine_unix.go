@@ -25,8 +25,8 @@ const CanDetach = true
 // Variables that make a process an engine, and the environment that it is to
 // have: they never reach terraform.
 const (
-	envFolder = "TFGUARD_ENGINE_RUN"
-	envOther  = "TFGUARD_ENGINE_ENV_"
+	envFolder  = "TFGUARD_ENGINE_RUN"
+	envCarried = "TFGUARD_ENGINE_ENV_" // and a number: a whole "NAME=value"
 )
 
 // Pipes that the engine inherits: orders from the foreground, whose end is the
@@ -99,24 +99,21 @@ func carried(environ []string) []string {
 		if strings.HasPrefix(v, "GO") {
 			out = append(out, v)
 		}
-		out = append(out, envOther+strconv.Itoa(i)+"="+v)
+		out = append(out, envCarried+strconv.Itoa(i)+"="+v)
 	}
 	return out
 }
 
 // unpack makes the environment of this process the one that was carried.
 func unpack() {
-	var carried []string
-	for _, v := range os.Environ() {
-		if rest, ok := strings.CutPrefix(v, envOther); ok {
-			_, v, _ = strings.Cut(rest, "=")
-			carried = append(carried, v)
-		}
-	}
+	environ := os.Environ()
 	os.Clearenv()
-	for _, v := range carried {
-		name, value, _ := strings.Cut(v, "=")
-		_ = os.Setenv(name, value) // fails for no name at all
+	for _, v := range environ {
+		if rest, ok := strings.CutPrefix(v, envCarried); ok {
+			_, whole, _ := strings.Cut(rest, "=")
+			name, value, _ := strings.Cut(whole, "=")
+			_ = os.Setenv(name, value) // fails for no name at all
+		}
 	}
 }
 

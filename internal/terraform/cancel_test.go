@@ -279,17 +279,17 @@ func TestCommandsAsideGiveWay(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("elsewhere they do not")
 	}
-	tf, _, log := stand(t, "tells its policy", Options{})
+	tf, _, log := stand(t, "tells its policy", Options{Patience: time.Minute})
 	if _, err := tf.Show(t.Context(), "aside.plan"); err != nil {
 		t.Fatal(err)
 	}
-	if got := log(); count(got, "policy") != 1 || count(got, "policy 5 ") != 1 {
+	if got := log(); count(got, "policy") != 1 || count(got, "policy 5") != 1 {
 		t.Errorf("show: %q", got)
 	}
 	if err := tf.Apply(t.Context(), "plan"); err != nil {
 		t.Fatal(err)
 	}
-	if got := log(); count(got, "policy") != 2 || count(got, "policy 0 ") != 1 {
+	if got := log(); count(got, "policy") != 2 || count(got, "policy 0") != 1 {
 		t.Errorf("apply after show: %q", got)
 	}
 }
@@ -297,7 +297,7 @@ func TestCommandsAsideGiveWay(t *testing.T) {
 // A machine that leaves no time is no reason to wait for ever, and what the first
 // try said is not said twice.
 func TestCommandsAsideAreBegunAnew(t *testing.T) {
-	tf, _, log := stand(t, "finds no time at first", Options{Patience: 300 * time.Millisecond, KillAfter: 10 * time.Millisecond})
+	tf, _, log := stand(t, "finds no time at first", Options{Patience: 3 * time.Second, KillAfter: 10 * time.Millisecond})
 	text, err := tf.Show(t.Context(), "anew.plan")
 	if err != nil || strings.TrimSpace(text) != "a plan" {
 		t.Errorf("got %q, %v", text, err)
